@@ -1,0 +1,3 @@
+//! Single requests in, batches out.
+mod window;
+pub use window::{Close, QueueSettings, WindowSettings};

@@ -1,0 +1,33 @@
+//! ferry: single calls go in, batches go to Raft, each caller gets its own answer.
+//!
+//! ```text
+//!  legacy client ─┐                                                        ┌─ embedded Raft group   openraft + RocksDB
+//!  legacy client ─┼─► accept ─► route ─┬─► batch ─► limit ─► upstream ─────┼─ ferry nodes
+//!  legacy client ─┘             │      └──────── reply ◄───────┘           └─ any gRPC service with a batch form
+//!                               └─► forward (everything else, byte for byte)
+//! ```
+//!
+//! The modules stand in the order in which a call passes them.
+
+#[cfg(feature = "full")]
+pub mod accept;
+pub mod batch;
+pub mod limit;
+#[cfg(feature = "full")]
+pub mod policy;
+#[cfg(feature = "full")]
+pub mod raft;
+pub mod wire;
+
+/// What `build.rs` compiles from `proto/`.
+#[cfg(feature = "full")]
+#[allow(missing_docs, unreachable_pub, clippy::all)]
+pub mod proto {
+    /// RobustMQ's session service, which ferry speaks to its own nodes too.
+    pub mod mqtt {
+        tonic::include_proto!("meta.service.mqtt");
+    }
+    /// The compiled descriptors of everything in `proto/`.
+    pub const DESCRIPTORS: &[u8] =
+        include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+}

@@ -1,0 +1,1 @@
+//! Requests merged as bytes, with no decode.
