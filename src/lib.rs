@@ -17,6 +17,8 @@ pub mod limit;
 pub mod policy;
 #[cfg(feature = "full")]
 pub mod raft;
+#[cfg(feature = "full")]
+pub mod telemetry;
 pub mod wire;
 
 /// What `build.rs` compiles from `proto/`.

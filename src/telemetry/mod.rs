@@ -1,0 +1,3 @@
+//! What ferry shows of itself.
+
+pub mod names;
