@@ -13,6 +13,7 @@
 pub mod accept;
 pub mod batch;
 pub mod limit;
+pub mod reply;
 #[cfg(feature = "full")]
 pub mod policy;
 #[cfg(feature = "full")]

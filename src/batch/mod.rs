@@ -1,3 +1,52 @@
 //! Single requests in, batches out.
+//!
+//! [`BatchLayer`] turns a `Service<Batch<Req>>` into a `Service<Req>`: it is
+//! always ready, sheds in `call`, and asks the service below for readiness
+//! only when a window is due. The window is sealed when that readiness is
+//! granted and not before, so whatever was cancelled or has expired while it
+//! waited never leaves.
+//!
+//! ```
+//! use std::{convert::Infallible, sync::Arc};
+//! use ferry::batch::{Batch, BatchLayer, Coalesce};
+//! use ferry::limit::{LimitLayer, LimitSettings};
+//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//!
+//! /// Every request may share a batch with every other one.
+//! struct Together;
+//! impl Coalesce<u64> for Together {
+//!     type Partition = ();
+//!     fn partition(&self, _: &u64) {}
+//! }
+//!
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+//! let squares = ServiceBuilder::new()
+//!     .layer(BatchLayer::new(Arc::new(Together)))
+//!     .layer(LimitLayer::new(LimitSettings::default()))
+//!     .service(service_fn(|batch: Batch<u64>| async move {
+//!         // One call for all of them; the answers in the same order.
+//!         Ok::<_, Infallible>(batch.requests.iter().map(|n| n * n).collect::<Vec<_>>())
+//!     }));
+//!
+//! let answers = futures_util::future::join_all((0..10).map(|n| squares.clone().oneshot(n))).await;
+//! let answers: Vec<u64> = answers.into_iter().map(Result::unwrap).collect();
+//! assert_eq!(answers, [0, 1, 4, 9, 16, 25, 36, 49, 64, 81]);
+//! # });
+//! ```
+
+mod entry;
+mod error;
+mod pace;
+mod service;
+mod split;
 mod window;
-pub use window::{Close, QueueSettings, WindowSettings};
+mod worker;
+
+pub use entry::{Answering, Batch, Coalesce, Entry, Sealing};
+pub use error::{BatchError, ShedReason};
+pub use pace::Pace;
+pub use service::{Answer, BatchLayer, Batcher};
+pub use split::{Replicate, Split};
+pub use window::{
+    Caller, Close, ClosedBy, Due, Flow, Held, QueueSettings, Sealed, Weight, Window, WindowSettings,
+};

@@ -1,12 +1,25 @@
-//! The settings of a window (the pure window itself follows).
-use std::{num::NonZeroU32, time::Duration};
+//! The window: what waits to leave as one batch. PURE: it takes `now` as an
+//! argument and answers with data; `worker.rs` executes what it answers.
+//!
+//! A window is a first-in-first-out line, not a fixed box: while it waits for
+//! a permit it goes on filling, and a batch is cut from its front at the last
+//! moment, so what was cancelled or has expired by then never leaves. (The
+//! obvious other way, to close a box and queue the box, sends the work of
+//! callers who left while the box stood in line.)
+
+use std::{
+    collections::VecDeque,
+    num::NonZeroU32,
+    time::{Duration, Instant},
+};
 
 /// When a partial window may close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Close {
-    /// At once when the upstream is idle, else paced; at most after the linger.
+    /// At once when the upstream is idle, else paced to its throughput; at
+    /// most after the linger.
     Adaptive,
-    /// Only full or when the linger has elapsed.
+    /// Only when full or when the linger has elapsed.
     Fixed,
 }
 
@@ -23,7 +36,19 @@ pub struct WindowSettings {
     pub close: Close,
 }
 
-/// Bounds of what waits in front of a window's upstream.
+impl Default for WindowSettings {
+    /// Generous bounds: natural batching chooses the size within them.
+    fn default() -> Self {
+        Self {
+            max_entries: NonZeroU32::new(500).expect("500 is not zero"),
+            max_bytes: 1 << 20,
+            linger: Duration::from_millis(2),
+            close: Close::Adaptive,
+        }
+    }
+}
+
+/// Bounds of what waits in front of one upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueSettings {
     /// The longest an entry without an earlier deadline may wait.
@@ -31,3 +56,285 @@ pub struct QueueSettings {
     /// Most payload bytes that may wait.
     pub max_bytes: usize,
 }
+
+impl Default for QueueSettings {
+    fn default() -> Self {
+        Self {
+            max_wait: Duration::from_secs(1),
+            max_bytes: 64 << 20,
+        }
+    }
+}
+
+/// What a request adds to a batch. A request that already is a batch counts
+/// as the entries it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Weight {
+    /// Entries, at least 1.
+    pub entries: u32,
+    /// Payload bytes.
+    pub bytes: usize,
+}
+
+/// Why a window was closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ClosedBy {
+    /// It held `max_entries` or `max_bytes`.
+    Full,
+    /// Its first entry had waited for the linger.
+    Linger,
+    /// The upstream was idle, or its pace asked for the next batch.
+    Ready,
+    /// An entry had used a quarter of the time to its deadline.
+    Deadline,
+    /// Intake has ended: what is held goes out.
+    Drain,
+}
+
+/// What the window has to know of the upstream to close adaptively.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Flow {
+    /// Batches sent and not yet answered.
+    pub in_flight: u32,
+    /// When the last batch was sent.
+    pub last_sent: Option<Instant>,
+    /// Smoothed time between two finished batches, 1/X.
+    pub spacing: Option<Duration>,
+    /// No entry will come any more.
+    pub draining: bool,
+}
+
+/// When a window wants to be sealed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// It is empty.
+    Never,
+    /// Now, if a permit is granted.
+    Now(ClosedBy),
+    /// At this time, unless something changes before.
+    At(Instant),
+}
+
+/// Whether an entry's caller still waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// It waits for its answer.
+    Waiting,
+    /// It has left.
+    Left,
+}
+
+/// One entry as it stands in the window.
+#[derive(Debug)]
+pub struct Held<T> {
+    /// The entry.
+    pub entry: T,
+    /// What it adds to a batch.
+    pub weight: Weight,
+    /// When it came.
+    pub arrived: Instant,
+    /// When its caller stops waiting.
+    pub deadline: Option<Instant>,
+}
+
+/// What a sealing took out of the window.
+#[derive(Debug)]
+pub struct Sealed<T> {
+    /// What leaves as one batch, oldest first; may be empty.
+    pub entries: Vec<Held<T>>,
+    /// Entries by weight (a request may hold several).
+    pub count: u32,
+    /// Their payload bytes.
+    pub bytes: usize,
+    /// Fell out because the caller had left.
+    pub cancelled: Vec<T>,
+    /// Fell out because the deadline had passed.
+    pub expired: Vec<T>,
+}
+
+/// The open accumulation of one partition.
+#[derive(Debug)]
+pub struct Window<T> {
+    settings: WindowSettings,
+    line: VecDeque<Held<T>>,
+    count: u64,
+    bytes: usize,
+    /// The earliest moment at which some entry has used a quarter of its
+    /// slack. Kept as a lower bound: it may outlive its entry until the
+    /// window is next sealed, which closes the window early, never late.
+    urgent: Option<Instant>,
+}
+
+impl<T> Window<T> {
+    /// An empty window.
+    #[must_use]
+    pub fn new(settings: WindowSettings) -> Self {
+        Self {
+            settings,
+            line: VecDeque::new(),
+            count: 0,
+            bytes: 0,
+            urgent: None,
+        }
+    }
+
+    /// Adds an entry at the end of the line.
+    pub fn push(&mut self, held: Held<T>) {
+        self.count += u64::from(held.weight.entries);
+        self.bytes += held.weight.bytes;
+        self.urgent = earlier(self.urgent, urgent_at(&held));
+        self.line.push_back(held);
+    }
+
+    /// Whether nothing waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.line.is_empty()
+    }
+
+    /// Entries that wait, by weight.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Payload bytes that wait.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// When the oldest entry came.
+    #[must_use]
+    pub fn oldest(&self) -> Option<Instant> {
+        self.line.front().map(|held| held.arrived)
+    }
+
+    /// When this window wants to be sealed, given how the upstream flows.
+    #[must_use]
+    pub fn due(&self, now: Instant, flow: &Flow) -> Due {
+        let Some(oldest) = self.oldest() else {
+            return Due::Never;
+        };
+        if self.is_full() {
+            return Due::Now(ClosedBy::Full);
+        }
+        if flow.draining {
+            return Due::Now(ClosedBy::Drain);
+        }
+        let (mut at, mut reason) = (oldest + self.settings.linger, ClosedBy::Linger);
+        if let Some(urgent) = self.urgent.filter(|urgent| *urgent < at) {
+            (at, reason) = (urgent, ClosedBy::Deadline);
+        }
+        if self.settings.close == Close::Adaptive {
+            if flow.in_flight == 0 {
+                return Due::Now(ClosedBy::Ready);
+            }
+            if let Some(paced) = paced_at(flow).filter(|paced| *paced < at) {
+                (at, reason) = (paced, ClosedBy::Ready);
+            }
+        }
+        if at <= now {
+            Due::Now(reason)
+        } else {
+            Due::At(at)
+        }
+    }
+
+    /// Takes one batch from the front: at most the bounds, never past an
+    /// entry that does not fit (order is kept), and an entry too large for
+    /// any batch goes alone. What was cancelled or has expired falls out.
+    pub fn seal(&mut self, now: Instant, caller: impl Fn(&T) -> Caller) -> Sealed<T> {
+        let expected = self.line.len().min(self.settings.max_entries.get() as usize);
+        let mut sealed = Sealed {
+            entries: Vec::with_capacity(expected),
+            count: 0,
+            bytes: 0,
+            cancelled: Vec::new(),
+            expired: Vec::new(),
+        };
+        while let Some(held) = self.line.pop_front() {
+            let expired = held.deadline.is_some_and(|deadline| deadline <= now);
+            let left = caller(&held.entry) == Caller::Left;
+            if !expired && !left && !self.fits(&sealed, held.weight) {
+                self.line.push_front(held);
+                break;
+            }
+            self.count -= u64::from(held.weight.entries);
+            self.bytes -= held.weight.bytes;
+            // A caller answers itself at its deadline and is gone a moment
+            // later: the deadline tells which of the two it was.
+            if expired {
+                sealed.expired.push(held.entry);
+            } else if left {
+                sealed.cancelled.push(held.entry);
+            } else {
+                sealed.count += held.weight.entries;
+                sealed.bytes += held.weight.bytes;
+                sealed.entries.push(held);
+            }
+        }
+        // Entries past the next batch need no look: if there are any, the
+        // window is full, and so due whatever its deadlines say.
+        let next_batch = self.settings.max_entries.get() as usize;
+        self.urgent = self.urgent.and_then(|_| {
+            let next = self.line.iter().take(next_batch);
+            next.filter_map(urgent_at).min()
+        });
+        sealed
+    }
+
+    /// Takes what has waited for `max_wait` or longer from the front.
+    pub fn overdue(&mut self, now: Instant, max_wait: Duration) -> Vec<T> {
+        let mut overdue = Vec::new();
+        while let Some(held) = self.line.pop_front_if(|held| held.arrived + max_wait <= now) {
+            self.count -= u64::from(held.weight.entries);
+            self.bytes -= held.weight.bytes;
+            overdue.push(held.entry);
+        }
+        overdue
+    }
+
+    /// Takes everything.
+    pub fn clear(&mut self) -> impl Iterator<Item = T> + use<T> {
+        (self.count, self.bytes, self.urgent) = (0, 0, None);
+        std::mem::take(&mut self.line).into_iter().map(|held| held.entry)
+    }
+
+    fn is_full(&self) -> bool {
+        self.count >= u64::from(self.settings.max_entries.get())
+            || self.bytes >= self.settings.max_bytes
+    }
+
+    fn fits(&self, sealed: &Sealed<T>, weight: Weight) -> bool {
+        sealed.entries.is_empty()
+            || (sealed.count.saturating_add(weight.entries) <= self.settings.max_entries.get()
+                && sealed.bytes.saturating_add(weight.bytes) <= self.settings.max_bytes)
+    }
+}
+
+/// A quarter of the way from arrival to the deadline: the rest of the slack
+/// belongs to the upstream.
+fn urgent_at<T>(held: &Held<T>) -> Option<Instant> {
+    let slack = held.deadline?.saturating_duration_since(held.arrived);
+    Some(held.arrived + slack / 4)
+}
+
+/// When the upstream is expected to finish what it has: a little before one
+/// spacing (1/X) after the last batch was sent, so that it never runs dry.
+fn paced_at(flow: &Flow) -> Option<Instant> {
+    Some(flow.last_sent? + flow.spacing?.mul_f64(PACE))
+}
+
+/// The part of a spacing after which a partial batch follows the last one.
+const PACE: f64 = 0.9;
+
+fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
+
+#[cfg(test)]
+mod tests;

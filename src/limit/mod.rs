@@ -1,21 +1,16 @@
-//! How many batches may be in flight.
+//! How many batches may be in flight, found by itself.
+//!
+//! `estimate.rs` turns samples into a limit, `limiter.rs` keeps the count,
+//! both pure; `service.rs` and `permit.rs` drive them under a tower service.
 
-/// The rule that moves the limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Algorithm {
-    /// Little's law brackets, the throughput's elasticity trims.
-    Little,
-    /// `limit = min = max`: never moves.
-    Fixed,
-}
+mod estimate;
+mod limiter;
+mod meter;
+mod permit;
+mod service;
+mod unloaded;
 
-/// Bounds of one limiter; counts batches in flight.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LimitSettings {
-    /// The rule that moves the limit.
-    pub algorithm: Algorithm,
-    /// Never below this many batches.
-    pub min: u32,
-    /// Never above this many batches.
-    pub max: u32,
-}
+pub use estimate::Little;
+pub use limiter::{Algorithm, LimitSettings, Limiter, Outcome, Rule, Sample, Sent};
+pub use permit::Permit;
+pub use service::{Classify, Limit, LimitLayer, LimitView, Limited, Load, OkOrFailed};

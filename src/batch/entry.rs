@@ -1,0 +1,120 @@
+//! One caller's request inside a batch, the batch, and the rules a user gives.
+
+use std::{hash::Hash, time::Instant};
+
+use super::{ClosedBy, QueueSettings, ShedReason, Weight, WindowSettings};
+use crate::{limit::Load, reply::Reply};
+
+/// A request and the way back to its caller.
+#[derive(Debug)]
+pub struct Entry<Req, K, P, E> {
+    /// What the caller asked.
+    pub request: Req,
+    /// Whom it may share a batch with.
+    pub partition: K,
+    /// Its way back.
+    pub reply: Reply<P, E>,
+}
+
+/// A closed window: what the service below gets.
+#[derive(Debug)]
+pub struct Batch<Req> {
+    /// The requests, oldest first; never empty.
+    pub requests: Vec<Req>,
+    /// Entries by weight (a request may hold several).
+    pub entries: u32,
+    /// Payload bytes.
+    pub bytes: usize,
+    /// Why it left.
+    pub closed_by: ClosedBy,
+    /// When the last of its callers stops waiting; `None` if one waits for ever.
+    pub deadline: Option<Instant>,
+    /// Entries that still waited when this batch was sealed.
+    pub backlog: u64,
+}
+
+impl<Req> Load for Batch<Req> {
+    fn entries(&self) -> u32 {
+        self.entries
+    }
+}
+
+/// Which requests may share a batch, and what they weigh: the rules a user of
+/// [`BatchLayer`](super::BatchLayer) gives.
+pub trait Coalesce<Req>: Send + Sync + 'static {
+    /// Requests of one partition may share a batch; others never do.
+    type Partition: Clone + Eq + Hash + Send + Sync + 'static;
+
+    /// The partition of a request.
+    fn partition(&self, request: &Req) -> Self::Partition;
+
+    /// What a request adds to a batch.
+    fn weight(&self, _request: &Req) -> Weight {
+        Weight {
+            entries: 1,
+            bytes: size_of::<Req>(),
+        }
+    }
+
+    /// When the request's caller stops waiting.
+    fn deadline(&self, _request: &Req) -> Option<Instant> {
+        None
+    }
+
+    /// The bounds of a partition's window.
+    fn window(&self, _partition: &Self::Partition) -> WindowSettings {
+        WindowSettings::default()
+    }
+
+    /// The bounds of what a partition may leave waiting.
+    fn queue(&self, _partition: &Self::Partition) -> QueueSettings {
+        QueueSettings::default()
+    }
+
+    /// Told when an entry is refused for load.
+    fn shed(&self, _partition: &Self::Partition, _entries: u32, _reason: ShedReason) {}
+
+    /// Told when a window is sealed, also where nothing was left to send.
+    fn sealed(&self, _partition: &Self::Partition, _sealing: &Sealing<'_>) {}
+
+    /// Told when a batch has been answered.
+    fn answered(&self, _partition: &Self::Partition, _answering: &Answering<'_>) {}
+}
+
+/// What a sealing did.
+#[derive(Debug)]
+pub struct Sealing<'a> {
+    /// When.
+    pub now: Instant,
+    /// Entries that leave.
+    pub entries: u32,
+    /// Their payload bytes.
+    pub bytes: usize,
+    /// Why the window was closed.
+    pub closed_by: ClosedBy,
+    /// When each request that leaves had arrived.
+    pub arrivals: &'a [Instant],
+    /// Requests that fell out because their caller had left.
+    pub cancelled: usize,
+    /// Requests that fell out because their deadline had passed.
+    pub expired: usize,
+}
+
+/// What became of a batch.
+#[derive(Debug)]
+pub struct Answering<'a> {
+    /// When its answers went out.
+    pub now: Instant,
+    /// When it was sent.
+    pub sent: Instant,
+    /// When each of its requests had arrived.
+    pub arrivals: &'a [Instant],
+    /// Entries it held.
+    pub entries: u32,
+    /// Requests whose caller had left by the time the answer came.
+    pub abandoned: usize,
+    /// Requests whose caller had left before the batch was handed over.
+    pub ghosts: usize,
+    /// Whether the upstream took it.
+    pub succeeded: bool,
+}

@@ -1,0 +1,297 @@
+//! The tower face: [`BatchLayer`] and the always-ready [`Batcher`].
+//!
+//! `call` decides at once, from what stands in the queue, whether a request
+//! can be served in its time; an admitted one goes to the worker over one
+//! channel. The answer's future owns the caller's end of the reply: dropping
+//! it is leaving, and nothing else has to be told.
+
+use std::{
+    future::Future,
+    marker::PhantomData,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use pin_project_lite::pin_project;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Sleep,
+};
+use tower::{Layer, Service};
+
+use super::{
+    Batch, BatchError, Coalesce, Entry, Held, QueueSettings, ShedReason, Split, Weight,
+    worker::Worker,
+};
+use crate::reply::{self, Outcome};
+
+/// Coalesces single requests into batches for the service below.
+///
+/// Building the service starts one task (so it needs a tokio runtime), which
+/// ends when every clone of the service is gone and the last batch is answered.
+pub struct BatchLayer<Req, C> {
+    rules: Arc<C>,
+    _request: PhantomData<fn(Req)>,
+}
+
+impl<Req, C: Coalesce<Req>> BatchLayer<Req, C> {
+    /// A layer that batches by these rules.
+    #[must_use]
+    pub fn new(rules: Arc<C>) -> Self {
+        Self {
+            rules,
+            _request: PhantomData,
+        }
+    }
+}
+
+impl<Req, C, S> Layer<S> for BatchLayer<Req, C>
+where
+    C: Coalesce<Req>,
+    S: Service<Batch<Req>, Response: Split<Part: Send> + Send, Error: Clone + Send + Sync>,
+    S: Clone + Send + 'static,
+    S::Future: Send + 'static,
+    Req: Send + 'static,
+{
+    type Service = Batcher<Req, C, PartOf<S, Req>, S::Error>;
+
+    fn layer(&self, below: S) -> Self::Service {
+        let (intake, entries) = mpsc::unbounded_channel();
+        let queue = Arc::new(Queue::default());
+        let rules = Arc::clone(&self.rules);
+        let worker = Worker::new(below, Arc::clone(&rules), Arc::clone(&queue), entries);
+        tokio::spawn(worker.run());
+        Batcher {
+            intake,
+            queue,
+            rules,
+        }
+    }
+}
+
+/// What one caller gets of a service's answer.
+pub type PartOf<S, Req> = <<S as Service<Batch<Req>>>::Response as Split>::Part;
+
+/// What stands in front of the upstream, as `call` sees it without a lock.
+#[derive(Debug, Default)]
+pub struct Queue {
+    entries: AtomicU64,
+    bytes: AtomicU64,
+    /// Nanoseconds between two finished batches; 0 before the first.
+    spacing: AtomicU64,
+}
+
+impl Queue {
+    /// Entries that wait.
+    #[must_use]
+    pub fn entries(&self) -> u64 {
+        self.entries.load(Ordering::Relaxed)
+    }
+
+    /// Payload bytes that wait.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn joined(&self, weight: Weight) {
+        self.entries
+            .fetch_add(u64::from(weight.entries), Ordering::Relaxed);
+        self.bytes.fetch_add(weight.bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn left(&self, entries: u64, bytes: usize) {
+        self.entries.fetch_sub(entries, Ordering::Relaxed);
+        self.bytes.fetch_sub(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn paced(&self, spacing: Duration) {
+        let nanos = u64::try_from(spacing.as_nanos()).unwrap_or(u64::MAX);
+        self.spacing.store(nanos, Ordering::Relaxed);
+    }
+
+    /// The least time in which what waits can leave: full batches, one a
+    /// spacing. A lower bound, so that a burst behind small batches (whose
+    /// cost an entry is high) is not refused for a wait it would not have.
+    fn drain_time(&self, full: Weight) -> Duration {
+        let by_count = self.entries() / u64::from(full.entries.max(1));
+        let by_bytes = self.bytes() / (full.bytes.max(1) as u64);
+        let spacing = self.spacing.load(Ordering::Relaxed);
+        Duration::from_nanos(by_count.max(by_bytes).saturating_mul(spacing))
+    }
+}
+
+/// A `Service<Req>` whose requests leave in batches.
+pub struct Batcher<Req, C: Coalesce<Req>, P, E> {
+    intake: mpsc::UnboundedSender<Held<Entry<Req, C::Partition, P, E>>>,
+    queue: Arc<Queue>,
+    rules: Arc<C>,
+}
+
+impl<Req, C: Coalesce<Req>, P, E> Clone for Batcher<Req, C, P, E> {
+    fn clone(&self) -> Self {
+        Self {
+            intake: self.intake.clone(),
+            queue: Arc::clone(&self.queue),
+            rules: Arc::clone(&self.rules),
+        }
+    }
+}
+
+impl<Req, C: Coalesce<Req>, P, E> std::fmt::Debug for Batcher<Req, C, P, E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Batcher")
+            .field("queue", &self.queue)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<Req, C, P, E> Batcher<Req, C, P, E>
+where
+    C: Coalesce<Req>,
+{
+    /// What waits in front of the upstream.
+    #[must_use]
+    pub fn queue(&self) -> &Arc<Queue> {
+        &self.queue
+    }
+
+    /// Whether an entry can be served in its time, judged by what waits.
+    fn admit(
+        &self,
+        partition: &C::Partition,
+        weight: Weight,
+        slack: Option<Duration>,
+    ) -> Result<(), BatchError<E>> {
+        let QueueSettings {
+            max_wait,
+            max_bytes,
+        } = self.rules.queue(partition);
+        let window = self.rules.window(partition);
+        let wait = self.queue.drain_time(Weight {
+            entries: window.max_entries.get(),
+            bytes: window.max_bytes,
+        });
+        let reason = if self.queue.bytes() + weight.bytes as u64 > max_bytes as u64 {
+            ShedReason::QueueBytes
+        } else if wait > max_wait {
+            ShedReason::QueueWait
+        } else if slack.is_some_and(|slack| wait > slack) {
+            ShedReason::Deadline
+        } else {
+            return Ok(());
+        };
+        self.rules.shed(partition, weight.entries, reason);
+        Err(BatchError::Shed {
+            reason,
+            retry_after: wait,
+        })
+    }
+}
+
+impl<Req, C, P, E> Service<Req> for Batcher<Req, C, P, E>
+where
+    C: Coalesce<Req>,
+{
+    type Response = P;
+    type Error = BatchError<E>;
+    type Future = Answer<P, E>;
+
+    /// Always ready: what cannot be taken is refused by `call`, with a reason.
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Req) -> Self::Future {
+        let now = tokio::time::Instant::now().into_std();
+        let partition = self.rules.partition(&request);
+        let weight = self.rules.weight(&request);
+        let deadline = self.rules.deadline(&request);
+        let slack = deadline.map(|deadline| deadline.saturating_duration_since(now));
+        if slack == Some(Duration::ZERO) {
+            return Answer::refused(BatchError::DeadlineExceeded);
+        }
+        if let Err(shed) = self.admit(&partition, weight, slack) {
+            return Answer::refused(shed);
+        }
+        let (reply, answer) = reply::channel();
+        self.queue.joined(weight);
+        let held = Held {
+            entry: Entry {
+                request,
+                partition,
+                reply,
+            },
+            weight,
+            arrived: now,
+            deadline,
+        };
+        if self.intake.send(held).is_err() {
+            self.queue.left(u64::from(weight.entries), weight.bytes);
+            return Answer::refused(BatchError::Closed);
+        }
+        Answer::waiting(answer, deadline)
+    }
+}
+
+pin_project! {
+    /// The answer to one request. Dropping it is leaving: an entry that still
+    /// waits is then never proposed.
+    #[project = AnswerProjection]
+    pub enum Answer<P, E> {
+        /// Waits for the batch.
+        Waiting {
+            #[pin]
+            answer: oneshot::Receiver<Outcome<P, E>>,
+            // A box, and only for callers that have a deadline.
+            deadline: Option<Pin<Box<Sleep>>>,
+        },
+        /// Was refused in `call`.
+        Refused { error: Option<BatchError<E>> },
+    }
+}
+
+impl<P, E> Answer<P, E> {
+    fn refused(error: BatchError<E>) -> Self {
+        Self::Refused { error: Some(error) }
+    }
+
+    fn waiting(answer: oneshot::Receiver<Outcome<P, E>>, deadline: Option<Instant>) -> Self {
+        Self::Waiting {
+            answer,
+            deadline: deadline.map(|at| Box::pin(tokio::time::sleep_until(at.into()))),
+        }
+    }
+}
+
+impl<P, E> Future for Answer<P, E> {
+    type Output = Outcome<P, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project() {
+            AnswerProjection::Refused { error } => {
+                let error = error.take().expect("an answer is polled to its end once");
+                Poll::Ready(Err(error))
+            }
+            AnswerProjection::Waiting { answer, deadline } => {
+                if let Poll::Ready(outcome) = answer.poll(cx) {
+                    // The reply's drop answers too, so the channel cannot
+                    // close without an outcome.
+                    return Poll::Ready(outcome.unwrap_or(Err(BatchError::Unanswered)));
+                }
+                match deadline {
+                    Some(deadline) => {
+                        ready!(deadline.as_mut().poll(cx));
+                        Poll::Ready(Err(BatchError::DeadlineExceeded))
+                    }
+                    None => Poll::Pending,
+                }
+            }
+        }
+    }
+}

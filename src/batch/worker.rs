@@ -1,0 +1,396 @@
+//! The driver of one upstream's windows: the only `select!` loop.
+//!
+//! One task owns all partitions of one (upstream, group), and so is the fair
+//! queue for its permits: of the windows that are due, the one whose oldest
+//! entry has waited longest goes first, and nobody starves. The task asks the
+//! service below for readiness only while a window is due; the grant is the
+//! departure signal, and the window is sealed at that moment.
+
+use std::{
+    collections::HashMap,
+    future::{pending, poll_fn},
+    sync::Arc,
+    time::Instant,
+};
+
+use tokio::sync::mpsc;
+use tower::Service;
+
+use super::{
+    Answering, Batch, BatchError, Coalesce, Entry, Held, Sealing, ShedReason, Split,
+    pace::Pace,
+    service::{PartOf, Queue},
+    window::{Caller, ClosedBy, Due, Flow, Window},
+};
+use crate::reply::Reply;
+
+type EntryOf<Req, C, S> = Entry<
+    Req,
+    <C as Coalesce<Req>>::Partition,
+    PartOf<S, Req>,
+    <S as Service<Batch<Req>>>::Error,
+>;
+
+/// A finished batch, as its task reports it.
+#[derive(Debug)]
+struct Finished {
+    entries: u32,
+}
+
+/// Entries taken from the channel in one go.
+const INTAKE: usize = 1024;
+
+/// Empty windows kept for partitions that may come back; past it they are
+/// collected, since partitions come and go with their callers.
+const IDLE_WINDOWS: usize = 256;
+
+pub(super) struct Worker<Req, C, S>
+where
+    C: Coalesce<Req>,
+    S: Service<Batch<Req>, Response: Split>,
+{
+    below: S,
+    rules: Arc<C>,
+    queue: Arc<Queue>,
+    intake: mpsc::UnboundedReceiver<Held<EntryOf<Req, C, S>>>,
+    taken: Vec<Held<EntryOf<Req, C, S>>>,
+    windows: HashMap<C::Partition, Window<EntryOf<Req, C, S>>>,
+    finished: mpsc::UnboundedReceiver<Finished>,
+    report: mpsc::UnboundedSender<Finished>,
+    flow: Flow,
+    pace: Pace,
+}
+
+/// What the windows want next.
+enum Next<K> {
+    Seal(K, ClosedBy),
+    WakeAt(Instant),
+    Nothing,
+}
+
+impl<Req, C, S> Worker<Req, C, S>
+where
+    C: Coalesce<Req>,
+    S: Service<Batch<Req>, Response: Split<Part: Send> + Send, Error: Clone + Send + Sync>,
+    S: Clone + Send + 'static,
+    S::Future: Send + 'static,
+    Req: Send + 'static,
+{
+    pub(super) fn new(
+        below: S,
+        rules: Arc<C>,
+        queue: Arc<Queue>,
+        intake: mpsc::UnboundedReceiver<Held<EntryOf<Req, C, S>>>,
+    ) -> Self {
+        let (report, finished) = mpsc::unbounded_channel();
+        Self {
+            below,
+            rules,
+            queue,
+            intake,
+            taken: Vec::with_capacity(INTAKE),
+            windows: HashMap::new(),
+            finished,
+            report,
+            flow: Flow::default(),
+            pace: Pace::default(),
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        loop {
+            let next = self.next(clock());
+            let wake = match &next {
+                Next::WakeAt(at) => Some(*at),
+                Next::Nothing if self.is_done() => return,
+                _ => None,
+            };
+            let due = matches!(next, Next::Seal(..));
+            // Biased: a due window leaves before new entries join it, else
+            // steady traffic would postpone it for ever.
+            tokio::select! {
+                biased;
+                ready = poll_fn(|cx| self.below.poll_ready(cx)), if due => {
+                    let Next::Seal(partition, closed_by) = next else {
+                        unreachable!("readiness is asked for only when a window is due");
+                    };
+                    match ready {
+                        Ok(()) => self.depart(&partition, closed_by),
+                        Err(error) => self.fail(&error),
+                    }
+                }
+                Some(finished) = self.finished.recv() => self.finish(&finished),
+                taken = self.intake.recv_many(&mut self.taken, INTAKE), if !self.flow.draining => {
+                    if taken == 0 {
+                        self.flow.draining = true;
+                    }
+                    self.admit_taken();
+                }
+                () = sleep_until(wake) => {}
+            }
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.flow.draining && self.flow.in_flight == 0
+    }
+
+    /// Looks at every window: what has waited too long is shed; of the due
+    /// ones the one that has waited longest is next.
+    fn next(&mut self, now: Instant) -> Next<C::Partition> {
+        let mut oldest_due: Option<(Instant, C::Partition, ClosedBy)> = None;
+        let mut wake: Option<Instant> = None;
+        let retry_after = self.flow.spacing.unwrap_or_default();
+        for (partition, window) in &mut self.windows {
+            let max_wait = self.rules.queue(partition).max_wait;
+            let (count, bytes) = (window.count(), window.bytes());
+            let overdue = window.overdue(now, max_wait);
+            if !overdue.is_empty() {
+                let shed = count - window.count();
+                self.queue.left(shed, bytes - window.bytes());
+                let shed = u32::try_from(shed).unwrap_or(u32::MAX);
+                self.rules.shed(partition, shed, ShedReason::QueueWait);
+            }
+            for entry in overdue {
+                entry.reply.send(Err(BatchError::Shed {
+                    reason: ShedReason::QueueWait,
+                    retry_after,
+                }));
+            }
+            let Some(oldest) = window.oldest() else {
+                continue;
+            };
+            let at = match window.due(now, &self.flow) {
+                Due::Now(closed_by) => {
+                    if oldest_due.as_ref().is_none_or(|(first, ..)| oldest < *first) {
+                        oldest_due = Some((oldest, partition.clone(), closed_by));
+                    }
+                    continue;
+                }
+                Due::At(at) => at,
+                Due::Never => continue,
+            };
+            let at = at.min(oldest + max_wait);
+            wake = Some(wake.map_or(at, |wake| wake.min(at)));
+        }
+        match (oldest_due, wake) {
+            (Some((_, partition, closed_by)), _) => Next::Seal(partition, closed_by),
+            (None, Some(at)) => Next::WakeAt(at),
+            (None, None) => Next::Nothing,
+        }
+    }
+
+    fn admit_taken(&mut self) {
+        for held in self.taken.drain(..) {
+            if let Some(window) = self.windows.get_mut(&held.entry.partition) {
+                window.push(held);
+                continue;
+            }
+            if self.windows.len() >= IDLE_WINDOWS {
+                self.windows.retain(|_, window| !window.is_empty());
+            }
+            let partition = held.entry.partition.clone();
+            let mut window = Window::new(self.rules.window(&partition));
+            window.push(held);
+            self.windows.insert(partition, window);
+        }
+    }
+
+    /// The permit is granted: seal at this last moment and send.
+    fn depart(&mut self, partition: &C::Partition, closed_by: ClosedBy) {
+        // Whoever stands at the door still catches this batch.
+        while self.taken.len() < INTAKE
+            && let Ok(held) = self.intake.try_recv()
+        {
+            self.taken.push(held);
+        }
+        self.admit_taken();
+
+        let now = clock();
+        let window = self.windows.get_mut(partition);
+        let window = window.expect("a window that is due is kept until it is sealed");
+        let (count, bytes) = (window.count(), window.bytes());
+        let sealed = window.seal(now, |entry| match entry.reply.has_left() {
+            true => Caller::Left,
+            false => Caller::Waiting,
+        });
+        self.queue.left(count - window.count(), bytes - window.bytes());
+
+        let arrivals: Vec<Instant> = sealed.entries.iter().map(|held| held.arrived).collect();
+        self.rules.sealed(
+            partition,
+            &Sealing {
+                now,
+                entries: sealed.count,
+                bytes: sealed.bytes,
+                closed_by,
+                arrivals: &arrivals,
+                cancelled: sealed.cancelled.len(),
+                expired: sealed.expired.len(),
+            },
+        );
+        // Whose own timer has not told them yet hear it here.
+        for entry in sealed.expired {
+            entry.reply.send(Err(BatchError::DeadlineExceeded));
+        }
+        if sealed.entries.is_empty() {
+            // Nobody is left to carry: a fresh clone holds no permit, so the
+            // granted one goes back, unsampled.
+            self.below = self.below.clone();
+            return;
+        }
+        let departure = Departure {
+            partition: partition.clone(),
+            arrivals,
+            sent: now,
+            entries: sealed.count,
+        };
+        let (batch, replies) = unzip(sealed.entries, sealed.count, sealed.bytes, closed_by);
+        self.send(batch, replies, departure);
+    }
+
+    /// Hands the batch over. It runs in a task of its own, so that no
+    /// caller's leaving and no slow fan-out holds up the next one.
+    fn send(
+        &mut self,
+        mut batch: Batch<Req>,
+        replies: Vec<Reply<PartOf<S, Req>, S::Error>>,
+        departure: Departure<C::Partition>,
+    ) {
+        batch.backlog = self.queue.entries();
+        self.flow.last_sent = Some(departure.sent);
+        self.flow.in_flight += 1;
+        self.pace.started(departure.sent);
+        let answer = self.below.call(batch);
+        let rules = Arc::clone(&self.rules);
+        // Dropped at the end of the task, also by a panic: a batch that is
+        // lost still frees its place.
+        let report = ReportOnDrop {
+            report: self.report.clone(),
+            entries: departure.entries,
+        };
+        tokio::spawn(async move {
+            let ghosts = replies.iter().filter(|reply| reply.has_left()).count();
+            let outcome = answer.await;
+            drop(report);
+            let succeeded = outcome.is_ok();
+            let abandoned = fan_out(outcome, replies);
+            rules.answered(
+                &departure.partition,
+                &Answering {
+                    now: clock(),
+                    sent: departure.sent,
+                    arrivals: &departure.arrivals,
+                    entries: departure.entries,
+                    abandoned,
+                    ghosts,
+                    succeeded,
+                },
+            );
+        });
+    }
+
+    fn finish(&mut self, finished: &Finished) {
+        self.flow.in_flight -= 1;
+        let busy = self.flow.in_flight > 0;
+        self.pace.finished(clock(), finished.entries, busy);
+        self.flow.spacing = self.pace.spacing();
+        if let Some(spacing) = self.flow.spacing {
+            self.queue.paced(spacing);
+        }
+    }
+
+    /// The service below is broken for good (tower: an error of `poll_ready`
+    /// is final): everything that waits hears so, at once.
+    fn fail(&mut self, error: &S::Error) {
+        for window in self.windows.values_mut() {
+            self.queue.left(window.count(), window.bytes());
+            for entry in window.clear() {
+                entry.reply.send(Err(BatchError::Upstream(error.clone())));
+            }
+        }
+    }
+}
+
+/// What is remembered of a batch until its answer comes.
+struct Departure<K> {
+    partition: K,
+    arrivals: Vec<Instant>,
+    sent: Instant,
+    entries: u32,
+}
+
+struct ReportOnDrop {
+    report: mpsc::UnboundedSender<Finished>,
+    entries: u32,
+}
+
+impl Drop for ReportOnDrop {
+    fn drop(&mut self) {
+        // The worker outlives its batches: it ends when none is in flight.
+        let _ = self.report.send(Finished {
+            entries: self.entries,
+        });
+    }
+}
+
+/// Parts the requests, which go up, from the replies, which stay. The batch
+/// carries the latest of its entries' deadlines, and none if one waits for ever.
+fn unzip<Req, K, P, E>(
+    held: Vec<Held<Entry<Req, K, P, E>>>,
+    entries: u32,
+    bytes: usize,
+    closed_by: ClosedBy,
+) -> (Batch<Req>, Vec<Reply<P, E>>) {
+    let deadline = held.iter().map(|held| held.deadline).max_by_key(|deadline| {
+        // None is later than any Some.
+        (deadline.is_none(), *deadline)
+    });
+    let (requests, replies) = held
+        .into_iter()
+        .map(|held| (held.entry.request, held.entry.reply))
+        .unzip();
+    let batch = Batch {
+        requests,
+        entries,
+        bytes,
+        closed_by,
+        deadline: deadline.flatten(),
+        backlog: 0,
+    };
+    (batch, replies)
+}
+
+/// Gives each caller its part; tells how many had left.
+fn fan_out<R: Split, E: Clone>(
+    outcome: Result<R, E>,
+    replies: Vec<Reply<R::Part, E>>,
+) -> usize {
+    let parts = outcome
+        .map_err(BatchError::Upstream)
+        .and_then(|answer| answer.split(replies.len()));
+    match parts {
+        Ok(parts) => replies
+            .into_iter()
+            .zip(parts)
+            .map(|(reply, part)| reply.send(Ok(part)))
+            .filter(|heard| !heard)
+            .count(),
+        Err(error) => replies
+            .into_iter()
+            .map(|reply| reply.send(Err(error.clone())))
+            .filter(|heard| !heard)
+            .count(),
+    }
+}
+
+fn clock() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => pending().await,
+    }
+}

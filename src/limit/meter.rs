@@ -1,0 +1,94 @@
+//! Throughput, slowdown and boundness over one round of samples. PURE.
+
+use std::time::Instant;
+
+use super::limiter::Sample;
+
+/// One round. Only batches *sent* in it count: an answer to a batch of the
+/// round before was made under that round's limit.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Meter {
+    since: Option<Instant>,
+    /// Seconds between first and last answer, summed over merged rounds.
+    elapsed: f64,
+    last: Option<Instant>,
+    samples: u32,
+    waited: u32,
+    entries: f64,
+    /// Entries and unloaded work that finished after the first answer.
+    entries_timed: f64,
+    work_timed: f64,
+    work: f64,
+    rtt: f64,
+}
+
+impl Meter {
+    pub(super) fn since(start: Instant) -> Self {
+        Self {
+            since: Some(start),
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn add(&mut self, sample: &Sample, unloaded: Option<f64>) {
+        if self.since.is_some_and(|since| sample.sent < since) {
+            return;
+        }
+        let (entries, work) = (f64::from(sample.entries), unloaded.unwrap_or(0.0));
+        if let Some(last) = self.last {
+            self.elapsed += sample.now.saturating_duration_since(last).as_secs_f64();
+            self.entries_timed += entries;
+            self.work_timed += work;
+        }
+        self.last = Some(sample.now);
+        self.samples += 1;
+        self.waited += u32::from(sample.waited);
+        self.entries += entries;
+        self.work += work;
+        self.rtt += sample.rtt().as_secs_f64();
+    }
+
+    /// Adds a finished round of the same kind.
+    pub(super) fn merge(&mut self, other: &Self) {
+        self.elapsed += other.elapsed;
+        self.samples += other.samples;
+        self.waited += other.waited;
+        self.entries += other.entries;
+        self.entries_timed += other.entries_timed;
+        self.work_timed += other.work_timed;
+        self.work += other.work;
+        self.rtt += other.rtt;
+    }
+
+    pub(super) fn samples(&self) -> u32 {
+        self.samples
+    }
+
+    pub(super) fn mean_entries(&self) -> f64 {
+        self.entries / f64::from(self.samples.max(1))
+    }
+
+    /// The part of the batches that had to wait for their permit.
+    pub(super) fn bound(&self) -> f64 {
+        f64::from(self.waited) / f64::from(self.samples.max(1))
+    }
+
+    /// X, entries a second; 0 if no time has passed.
+    pub(super) fn throughput(&self) -> f64 {
+        rate(self.entries_timed, self.elapsed)
+    }
+
+    /// Unloaded work finished a second of time: batches kept busy at once.
+    pub(super) fn work_rate(&self) -> f64 {
+        rate(self.work_timed, self.elapsed)
+    }
+
+    /// W = Σrtt / Στ(n); `None` while τ is unknown.
+    pub(super) fn slowdown(&self) -> Option<f64> {
+        (self.work > 0.0).then(|| self.rtt / self.work)
+    }
+}
+
+fn rate(amount: f64, seconds: f64) -> f64 {
+    if seconds > 0.0 { amount / seconds } else { 0.0 }
+}
