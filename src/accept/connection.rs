@@ -1,0 +1,169 @@
+//! One connection: HTTP/2 with prior knowledge, its guards, its drain.
+
+use std::{convert::Infallible, future::Future, time::Duration};
+
+use http::{Request, Response};
+use http_body::Body;
+use hyper::{
+    body::Incoming,
+    rt::{Read, Write},
+    server::conn::http2,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{io::AsyncWriteExt, net::TcpStream, sync::watch, task::coop::unconstrained};
+
+use super::{
+    inline::{Inline, Streams},
+    server::drain_begins,
+};
+
+/// Bounds of one connection.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectionSettings {
+    /// Streams open at once. hyper's own default of 200 is too few for a
+    /// client that multiplexes thousands of calls.
+    pub max_streams: u32,
+    /// Most bytes of request headers.
+    pub max_header_bytes: u32,
+    /// How long a client may take to say that it speaks HTTP/2.
+    pub preface_timeout: Duration,
+}
+
+impl Default for ConnectionSettings {
+    fn default() -> Self {
+        Self {
+            max_streams: 10_000,
+            max_header_bytes: 16 << 10,
+            preface_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Receive windows: large enough that a burst of small calls never waits for
+/// a WINDOW_UPDATE, small enough that a connection holds bounded memory.
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 8 << 20;
+
+/// How every HTTP/2 connection begins.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
+
+/// What a client that speaks HTTP/1 is told, in its own language.
+const HTTP_1: &str = "this port speaks gRPC: use HTTP/2 without TLS, with prior knowledge\n";
+
+/// Serves one accepted socket until its client leaves or the drain is over.
+pub(super) async fn serve<F, Fut, B>(
+    mut socket: TcpStream,
+    settings: ConnectionSettings,
+    mut drain: watch::Receiver<bool>,
+    answer: F,
+) where
+    F: Fn(Request<Incoming>) -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = Response<B>> + Send + 'static,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let greeted = tokio::time::timeout(settings.preface_timeout, greeting(&socket)).await;
+    match greeted {
+        Ok(Ok(Greeting::Http2)) => {}
+        Ok(Ok(Greeting::Http1)) => {
+            // The client may be gone: then there is nobody to tell.
+            let answer = format!(
+                "HTTP/1.1 505 HTTP Version Not Supported\r\nconnection: close\r\n\
+                 content-type: text/plain\r\ncontent-length: {}\r\n\r\n{HTTP_1}",
+                HTTP_1.len()
+            );
+            let _ = socket.write_all(answer.as_bytes()).await;
+            return;
+        }
+        Ok(Ok(Greeting::Other) | Err(_)) | Err(_) => return,
+    }
+    // Small answers must not wait for a full segment.
+    let _ = socket.set_nodelay(true);
+    if let Err(error) = serve_http2(TokioIo::new(socket), settings, &mut drain, answer).await {
+        tracing::debug!(%error, "a connection ended with an error");
+    }
+}
+
+async fn serve_http2<I, F, Fut, B>(
+    io: I,
+    settings: ConnectionSettings,
+    drain: &mut watch::Receiver<bool>,
+    answer: F,
+) -> Result<(), hyper::Error>
+where
+    I: Read + Write + Unpin,
+    F: Fn(Request<Incoming>) -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = Response<B>> + Send + 'static,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let streams = Streams::default();
+    let service = service_fn(move |request| {
+        let answer = answer(request);
+        async move { Ok::<_, Infallible>(answer.await) }
+    });
+    let connection = http2::Builder::new(streams.clone())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(settings.max_streams)
+        .max_header_list_size(settings.max_header_bytes)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        // The reply's headers are the upstream's; ferry adds none of its own.
+        .auto_date_header(false)
+        .serve_connection(io, service);
+    // Unconstrained: tokio's budget is meant for one future a task. Here a
+    // thousand share one, and each exhausted budget would cost a wake-up.
+    // `Inline` bounds its own rounds.
+    unconstrained(async {
+        let mut inline = Inline::new(connection, streams);
+        tokio::select! {
+            done = &mut inline => return done,
+            () = drain_begins(drain) => {}
+        }
+        // GOAWAY first; what was accepted is still answered.
+        inline.connection().graceful_shutdown();
+        inline.await
+    })
+    .await
+}
+
+enum Greeting {
+    Http2,
+    Http1,
+    Other,
+}
+
+/// Looks at the first bytes without taking them.
+async fn greeting(socket: &TcpStream) -> std::io::Result<Greeting> {
+    let mut first = [0; PREFACE.len()];
+    let mut seen = 0;
+    loop {
+        let now = socket.peek(&mut first).await?;
+        if now >= PREFACE.len() || !PREFACE.starts_with(&first[..now]) {
+            return Ok(judge(&first[..now]));
+        }
+        if now == seen {
+            // Nothing new, or the end of the stream: do not spin on a peek
+            // that is ready for ever.
+            if now == 0 {
+                return Ok(Greeting::Other);
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        seen = now;
+    }
+}
+
+fn judge(first: &[u8]) -> Greeting {
+    if first.starts_with(PREFACE) {
+        return Greeting::Http2;
+    }
+    let method = first.iter().take_while(|byte| byte.is_ascii_uppercase()).count();
+    match method > 0 && first.get(method) == Some(&b' ') {
+        true => Greeting::Http1,
+        false => Greeting::Other,
+    }
+}

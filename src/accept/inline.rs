@@ -1,0 +1,146 @@
+//! One task a connection, its streams polled inside it.
+//!
+//! The obvious other way, a spawned task a stream, costs a small unary call
+//! more than everything else ferry does with it: a scheduler round trip there
+//! and one back, and a write to the socket for each. Here a stream's future
+//! is pushed to its connection, which polls the HTTP/2 machine and the
+//! streams in turn until nothing moves, and so answers all that became ready
+//! with one write.
+
+use std::{
+    future::Future,
+    panic::AssertUnwindSafe,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
+};
+
+use futures_util::{
+    FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered, task::AtomicWaker,
+};
+
+/// Rounds of polling before other connections of this thread get a turn.
+const ROUNDS: usize = 32;
+
+/// The executor hyper is given: it hands stream futures to their connection.
+#[derive(Clone, Default)]
+pub(super) struct Streams {
+    arrived: Arc<Mutex<Vec<BoxFuture<'static, ()>>>>,
+}
+
+impl<F> hyper::rt::Executor<F> for Streams
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, stream: F) {
+        // A stream that panics is reset; the connection's others go on.
+        let stream = AssertUnwindSafe(stream).catch_unwind().map(|_| ());
+        self.lock().push(Box::pin(stream));
+    }
+}
+
+impl Streams {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<BoxFuture<'static, ()>>> {
+        // Only ever contended if a connection moved threads in mid-poll,
+        // which it does not: the lock is there to make the executor `Sync`.
+        self.arrived.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection and the streams it carries, as one future.
+pub(super) struct Inline<C> {
+    connection: Pin<Box<C>>,
+    arrived: Streams,
+    running: FuturesUnordered<BoxFuture<'static, ()>>,
+    relay: Arc<Relay>,
+    waker: Waker,
+}
+
+impl<C: Future> Inline<C> {
+    pub(super) fn new(connection: C, arrived: Streams) -> Self {
+        let relay = Arc::new(Relay::default());
+        Self {
+            connection: Box::pin(connection),
+            arrived,
+            running: FuturesUnordered::new(),
+            waker: Waker::from(Arc::clone(&relay)),
+            relay,
+        }
+    }
+
+    /// The HTTP/2 machine, to ask it to shut down gracefully.
+    pub(super) fn connection(&mut self) -> Pin<&mut C> {
+        self.connection.as_mut()
+    }
+
+    /// Polls everything once; whether anything moved by itself.
+    fn poll_round(&mut self) -> (bool, Poll<C::Output>) {
+        let mut cx = Context::from_waker(&self.waker);
+        let done = self.connection.as_mut().poll(&mut cx);
+        let mut moved = false;
+        {
+            let mut arrived = self.arrived.lock();
+            moved |= !arrived.is_empty();
+            self.running.extend(arrived.drain(..));
+        }
+        while let Poll::Ready(Some(())) = self.running.poll_next_unpin(&mut cx) {
+            moved = true;
+        }
+        (moved, done)
+    }
+}
+
+impl<C: Future> Future for Inline<C> {
+    type Output = C::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.relay.parent.register(cx.waker());
+        self.relay.polling.store(true, Ordering::SeqCst);
+        for _ in 0..ROUNDS {
+            self.relay.woken.store(false, Ordering::SeqCst);
+            let (moved, done) = self.poll_round();
+            if done.is_ready() {
+                return done;
+            }
+            if moved || self.relay.woken.load(Ordering::SeqCst) {
+                continue;
+            }
+            // From here a wake reaches the task. One that came between the
+            // look above and this line only set the flag: look again.
+            self.relay.polling.store(false, Ordering::SeqCst);
+            if !self.relay.woken.load(Ordering::SeqCst) {
+                return Poll::Pending;
+            }
+            self.relay.polling.store(true, Ordering::SeqCst);
+        }
+        self.relay.polling.store(false, Ordering::SeqCst);
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+/// Passes wakes on to the task, except for those that come while it polls
+/// (an answer wakes the connection that is about to write it): for these a
+/// flag is enough, and a trip through the scheduler is saved.
+#[derive(Default)]
+struct Relay {
+    polling: AtomicBool,
+    woken: AtomicBool,
+    parent: AtomicWaker,
+}
+
+impl Wake for Relay {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.woken.store(true, Ordering::SeqCst);
+        if !self.polling.load(Ordering::SeqCst) {
+            self.parent.wake();
+        }
+    }
+}
