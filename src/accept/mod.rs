@@ -1,13 +1,19 @@
 //! A call arrives: sockets, connections, frames, routes.
 
+mod answer;
 mod connection;
+mod door;
 pub mod frame;
 mod inline;
 mod metadata;
+mod partition;
 pub mod route;
 mod server;
 pub mod status;
 
+pub use answer::AnswerBody;
 pub use connection::ConnectionSettings;
+pub use door::{Door, DoorMethod};
 pub use metadata::deadline;
+pub use partition::{CallRules, MethodRules, Partition};
 pub use server::{Server, ServerError};

@@ -45,7 +45,7 @@ mod worker;
 pub use entry::{Answering, Batch, Coalesce, Entry, Sealing};
 pub use error::{BatchError, ShedReason};
 pub use pace::Pace;
-pub use service::{Answer, BatchLayer, Batcher};
+pub use service::{Answer, BatchLayer, Batcher, PartOf, Queue};
 pub use split::{Replicate, Split};
 pub use window::{
     Caller, Close, ClosedBy, Due, Flow, Held, QueueSettings, Sealed, Weight, Window, WindowSettings,

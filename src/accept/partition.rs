@@ -1,0 +1,80 @@
+//! Which calls may share a batch, and what is counted of them.
+
+use std::{sync::Arc, time::Instant};
+
+use bytes::Bytes;
+
+use crate::{
+    batch::{Answering, Coalesce, QueueSettings, Sealing, ShedReason, Weight, WindowSettings},
+    telemetry::MethodMetrics,
+    upstream::Call,
+};
+
+/// Calls of one method, one caller's credentials and equal other fields.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Partition {
+    method: usize,
+    /// The canonical bytes of the identity; empty if there is none.
+    identity: Bytes,
+    /// The message's top-level fields other than its entries.
+    other: Bytes,
+}
+
+/// What the windows know of a batched method.
+#[derive(Clone, Debug)]
+pub struct MethodRules {
+    /// Bounds of its windows.
+    pub window: WindowSettings,
+    /// Bounds of what waits for them.
+    pub queue: QueueSettings,
+    /// Where its entries are counted.
+    pub metrics: Arc<MethodMetrics>,
+}
+
+/// The rules of a policy's methods, in its order.
+#[derive(Clone, Debug)]
+pub struct CallRules(pub Vec<MethodRules>);
+
+impl Coalesce<Call> for CallRules {
+    type Partition = Partition;
+
+    fn partition(&self, call: &Call) -> Partition {
+        let identity = call.identity.as_ref();
+        Partition {
+            method: call.method,
+            identity: identity.map_or_else(Bytes::new, |identity| identity.key.clone()),
+            other: call.piece.partition().clone(),
+        }
+    }
+
+    fn weight(&self, call: &Call) -> Weight {
+        Weight {
+            entries: call.piece.entries(),
+            bytes: call.piece.merged_len(),
+        }
+    }
+
+    fn deadline(&self, call: &Call) -> Option<Instant> {
+        call.deadline
+    }
+
+    fn window(&self, partition: &Partition) -> WindowSettings {
+        self.0[partition.method].window
+    }
+
+    fn queue(&self, partition: &Partition) -> QueueSettings {
+        self.0[partition.method].queue
+    }
+
+    fn shed(&self, partition: &Partition, entries: u32, reason: ShedReason) {
+        self.0[partition.method].metrics.on_shed(entries, reason);
+    }
+
+    fn sealed(&self, partition: &Partition, sealing: &Sealing<'_>) {
+        self.0[partition.method].metrics.on_sealed(sealing);
+    }
+
+    fn answered(&self, partition: &Partition, answering: &Answering<'_>) {
+        self.0[partition.method].metrics.on_answered(answering);
+    }
+}

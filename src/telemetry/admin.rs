@@ -1,0 +1,77 @@
+//! The admin address: `/metrics`, `/live`, `/ready`. Loopback by default.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use axum::{Router, extract::State, http::StatusCode, routing::get};
+use prometheus::{Registry, TextEncoder};
+use tokio::{net::TcpListener, sync::watch};
+
+use crate::accept::ServerError;
+
+/// What the admin pages look at.
+pub struct AdminView {
+    /// Everything that is counted.
+    pub registry: Registry,
+    /// Takes the values of gauges over before a scrape.
+    pub refresh: Box<dyn Fn() + Send + Sync>,
+    /// Why no call should be sent here now; `None` if any may.
+    pub not_ready: Box<dyn Fn() -> Option<String> + Send + Sync>,
+}
+
+/// The admin server, until it is dropped.
+#[derive(Debug)]
+pub struct Admin {
+    address: SocketAddr,
+    _stop: watch::Sender<()>,
+}
+
+impl Admin {
+    /// Listens on `address`.
+    ///
+    /// # Errors
+    /// If the address cannot be listened on.
+    pub async fn listen(address: SocketAddr, view: AdminView) -> Result<Self, ServerError> {
+        let bind = |error| ServerError::Bind { address, error };
+        let listener = TcpListener::bind(address).await.map_err(bind)?;
+        let address = listener.local_addr().map_err(bind)?;
+        let pages = Router::new()
+            .route("/metrics", get(metrics))
+            .route("/live", get(|| async { "live\n" }))
+            .route("/ready", get(ready))
+            .with_state(Arc::new(view));
+        let (stop, mut stopped) = watch::channel(());
+        tokio::spawn(async move {
+            let serve = axum::serve(listener, pages).with_graceful_shutdown(async move {
+                // An error says that the sender is gone, which is the signal.
+                let _ = stopped.changed().await;
+            });
+            if let Err(error) = serve.await {
+                tracing::error!(%error, "the admin address is no longer served");
+            }
+        });
+        Ok(Self {
+            address,
+            _stop: stop,
+        })
+    }
+
+    /// The address it listens on.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+async fn metrics(State(view): State<Arc<AdminView>>) -> Result<String, (StatusCode, String)> {
+    (view.refresh)();
+    TextEncoder::new()
+        .encode_to_string(&view.registry.gather())
+        .map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")))
+}
+
+async fn ready(State(view): State<Arc<AdminView>>) -> Result<&'static str, (StatusCode, String)> {
+    match (view.not_ready)() {
+        None => Ok("ready\n"),
+        Some(why) => Err((StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n"))),
+    }
+}

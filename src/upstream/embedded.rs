@@ -1,0 +1,88 @@
+//! The Raft group in this process: one batch, one proposal.
+//!
+//! The merged bytes are the log entry: they are written once, behind the
+//! command's header, and never decoded on the way.
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::future::BoxFuture;
+use tonic::Status;
+use tower::Service;
+
+use super::{BatchReply, Call, Target, batch_deadline};
+use crate::{
+    batch::{Batch, Replicate},
+    raft::{Applied, Command, Group, Kind, ProposeError},
+};
+
+/// Proposes batches to an embedded group.
+#[derive(Clone, Debug)]
+pub struct Embedded {
+    group: Group,
+    targets: Arc<[(Kind, Target)]>,
+    timeout: Duration,
+}
+
+impl Embedded {
+    /// An upstream for the methods of a policy, in its order. A batch that is
+    /// not applied within `timeout` is answered DEADLINE_EXCEEDED.
+    #[must_use]
+    pub fn new(group: Group, targets: Vec<(Kind, Target)>, timeout: Duration) -> Self {
+        Self {
+            group,
+            targets: targets.into(),
+            timeout,
+        }
+    }
+}
+
+impl Service<Batch<Call>> for Embedded {
+    type Response = BatchReply;
+    type Error = Status;
+    type Future = BoxFuture<'static, Result<BatchReply, Status>>;
+
+    /// Always ready: the group's line is unbounded, and the limiter in front
+    /// of it is what keeps it short.
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, batch: Batch<Call>) -> Self::Future {
+        let method = batch.requests[0].method;
+        let (kind, target) = &self.targets[method];
+        let pieces = || batch.requests.iter().map(|call| &call.piece);
+        let header = Command::header(*kind);
+        let mut merged = BytesMut::with_capacity(header.len() + target.plan.merged_len(pieces()));
+        merged.extend_from_slice(&header);
+        target.plan.merge(pieces(), &mut merged);
+        let command = Command::from_encoded(merged.freeze());
+        let applied = self.group.propose(command, batch.entries);
+        let deadline = batch_deadline(batch.deadline, self.timeout);
+        Box::pin(async move {
+            match tokio::time::timeout_at(deadline, applied).await {
+                Ok(Ok(Applied::Done)) => Ok(Replicate(Bytes::new())),
+                Ok(Ok(Applied::Malformed)) => Err(Status::internal(
+                    "the batch could not be applied: it does not parse",
+                )),
+                Ok(Err(error)) => Err(of_propose(&error)),
+                Err(_) => Err(Status::deadline_exceeded(
+                    "the batch was proposed and not applied in time: it may yet be",
+                )),
+            }
+        })
+    }
+}
+
+/// Refused was never appended, so trying again is safe: UNAVAILABLE. All else
+/// may have taken effect: UNKNOWN, which no client retries by itself.
+fn of_propose(error: &ProposeError) -> Status {
+    match error {
+        ProposeError::Refused(_) => Status::unavailable(error.to_string()),
+        ProposeError::Unknown(_) => Status::unknown(error.to_string()),
+    }
+}
