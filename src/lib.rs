@@ -15,6 +15,8 @@ pub mod batch;
 pub mod limit;
 pub mod reply;
 #[cfg(feature = "full")]
+pub mod cli;
+#[cfg(feature = "full")]
 pub mod policy;
 #[cfg(feature = "full")]
 pub mod raft;

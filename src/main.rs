@@ -1,1 +1,5 @@
-fn main() {}
+//! Parses the arguments, runs the command, exits with its code.
+
+fn main() -> std::process::ExitCode {
+    ferry::cli::main()
+}

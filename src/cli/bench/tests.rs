@@ -1,0 +1,372 @@
+//! The load generator against a real gRPC server on a loopback socket.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    num::NonZeroU32,
+    sync::{Arc, Mutex},
+    thread,
+    time::Duration,
+};
+
+use tokio::{net::TcpListener, runtime::Runtime};
+use tonic::{Request, Response, Status};
+
+use super::{plan::tests::plan, *};
+use crate::proto::mqtt::{
+    CreateSessionReply, CreateSessionRequest, DeleteSessionReply, DeleteSessionRequest,
+    ListSessionReply, ListSessionRequest,
+    mqtt_service_server::{MqttService, MqttServiceServer},
+};
+
+/// What the server does with the n-th call (from 0).
+type Script = fn(u64) -> Verdict;
+
+enum Verdict {
+    Store,
+    Refuse,
+    Ignore,
+}
+
+#[derive(Default)]
+struct Seen {
+    calls: u64,
+    /// Calls whose caller left before they were answered.
+    left: u64,
+    grpc_timeouts: u64,
+    sessions: HashMap<String, Vec<u8>>,
+    attempts: HashMap<String, u32>,
+}
+
+/// Speaks the batch form; the generator's legacy form is tested on the bytes.
+struct Stage {
+    seen: Arc<Mutex<Seen>>,
+    script: Script,
+}
+
+/// Counts callers that leave: dropped before it is answered.
+struct Presence(Arc<Mutex<Seen>>);
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        self.0.lock().unwrap().left += 1;
+    }
+}
+
+#[tonic::async_trait]
+impl MqttService for Stage {
+    async fn create_session(
+        &self,
+        request: Request<CreateSessionRequest>,
+    ) -> Result<Response<CreateSessionReply>, Status> {
+        let verdict = {
+            let mut seen = self.seen.lock().unwrap();
+            seen.calls += 1;
+            seen.grpc_timeouts += u64::from(request.metadata().contains_key("grpc-timeout"));
+            for session in &request.get_ref().sessions {
+                *seen.attempts.entry(session.client_id.clone()).or_default() += 1;
+            }
+            (self.script)(seen.calls - 1)
+        };
+        match verdict {
+            Verdict::Refuse => return Err(Status::resource_exhausted("the queue is full")),
+            Verdict::Ignore => {
+                let _presence = Presence(Arc::clone(&self.seen));
+                return std::future::pending().await;
+            }
+            Verdict::Store => {}
+        }
+        let mut seen = self.seen.lock().unwrap();
+        for session in request.into_inner().sessions {
+            seen.sessions
+                .insert(session.client_id, session.session.to_vec());
+        }
+        Ok(Response::new(CreateSessionReply {}))
+    }
+
+    async fn delete_session(
+        &self,
+        _: Request<DeleteSessionRequest>,
+    ) -> Result<Response<DeleteSessionReply>, Status> {
+        Err(Status::unimplemented("the load deletes nothing"))
+    }
+
+    type ListSessionStream = tonic::codegen::BoxStream<ListSessionReply>;
+
+    async fn list_session(
+        &self,
+        _: Request<ListSessionRequest>,
+    ) -> Result<Response<Self::ListSessionStream>, Status> {
+        Err(Status::unimplemented("the load lists nothing"))
+    }
+}
+
+/// A server on its own runtime, as in production.
+struct Server {
+    address: SocketAddr,
+    seen: Arc<Mutex<Seen>>,
+    _runtime: Runtime,
+}
+
+impl Server {
+    fn start(script: Script) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        let stage = Stage {
+            seen: Arc::clone(&seen),
+            script,
+        };
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let address = listener.local_addr().unwrap();
+        runtime.spawn(
+            tonic::transport::Server::builder()
+                .add_service(MqttServiceServer::new(stage))
+                .serve_with_incoming(tonic::transport::server::TcpIncoming::from(listener)),
+        );
+        Self {
+            address,
+            seen,
+            _runtime: runtime,
+        }
+    }
+
+    fn batches(&self, batch: u32) -> LoadPlan {
+        let mut plan = plan(self.address);
+        plan.form = Form::Batch;
+        plan.batch_size = NonZeroU32::new(batch).unwrap();
+        plan
+    }
+}
+
+fn load(plan: LoadPlan) -> Report {
+    let run = move || Load::run(&plan.checked().unwrap(), &Progress::default()).unwrap();
+    thread::spawn(run).join().unwrap()
+}
+
+#[test]
+fn every_session_reaches_the_server_once_with_its_own_bytes() {
+    let server = Server::start(|_| Verdict::Store);
+    let mut plan = server.batches(7);
+    plan.count = Some(5_000);
+    plan.concurrency = NonZeroU32::new(50).unwrap();
+    plan.connections = NonZeroU32::new(3).unwrap();
+    let sent = Sessions::new(&plan.client_id_prefix, plan.value_bytes);
+    let report = load(plan);
+    let seen = server.seen.lock().unwrap();
+    assert_eq!(
+        (report.total, report.success, report.failed),
+        (5_000, 5_000, 0)
+    );
+    assert_eq!(seen.calls, 5_000_u64.div_ceil(7));
+    assert_eq!(seen.sessions.len(), 5_000);
+    assert!(seen.attempts.values().all(|&attempts| attempts == 1));
+    assert_eq!(seen.grpc_timeouts, 0, "old clients announce no deadline");
+    assert_eq!(report.acknowledged.total(), 5_000);
+    for number in report.acknowledged.iter() {
+        assert_eq!(seen.sessions[&sent.client_id(number)], sent.value(number));
+    }
+}
+
+#[test]
+fn the_legacy_form_is_one_session_a_call() {
+    // To a server of the batch form the old form holds no session, but counts
+    // as a call: the bytes themselves are held against prost elsewhere.
+    let server = Server::start(|_| Verdict::Store);
+    let report = load(plan(server.address));
+    assert_eq!(
+        (report.success, server.seen.lock().unwrap().calls),
+        (100, 100)
+    );
+}
+
+#[test]
+fn errors_are_counted_by_status_and_are_not_acknowledged() {
+    let server = Server::start(|call| match call % 4 {
+        0 => Verdict::Refuse,
+        _ => Verdict::Store,
+    });
+    let mut plan = server.batches(10);
+    plan.count = Some(400);
+    let report = load(plan);
+    assert_eq!(
+        (report.success, report.failed, report.timeout),
+        (300, 100, 0)
+    );
+    assert_eq!(report.errors["RESOURCE_EXHAUSTED: the queue is full"], 100);
+    assert_eq!(report.success_rate, 75.0);
+    assert_eq!(report.acknowledged.total(), 300);
+}
+
+#[test]
+fn a_caller_that_gives_up_resets_its_call_and_goes_on() {
+    let server = Server::start(|call| match call {
+        0..3 => Verdict::Ignore,
+        _ => Verdict::Store,
+    });
+    let mut plan = server.batches(1);
+    plan.timeout = Duration::from_millis(300);
+    plan.deadline = Deadline::Announced;
+    let report = load(plan);
+    assert_eq!((report.success, report.timeout, report.total), (97, 3, 100));
+    let seen = server.seen.lock().unwrap();
+    assert_eq!((seen.left, seen.calls), (3, 100));
+    assert_eq!(seen.grpc_timeouts, 100);
+    assert!(seen.attempts.values().all(|&attempts| attempts == 1));
+}
+
+#[test]
+fn an_impatient_caller_sends_the_same_session_again() {
+    let server = Server::start(|call| match call {
+        0..3 => Verdict::Ignore,
+        _ => Verdict::Store,
+    });
+    let mut plan = server.batches(1);
+    plan.timeout = Duration::from_millis(300);
+    plan.after_timeout = AfterTimeout::SameSession;
+    plan.duration = Some(Duration::from_secs(60));
+    let report = load(plan);
+    assert_eq!(
+        (report.success, report.timeout, report.total),
+        (100, 3, 103)
+    );
+    let seen = server.seen.lock().unwrap();
+    assert_eq!((seen.left, seen.sessions.len()), (3, 100));
+    let again: Vec<_> = seen
+        .attempts
+        .values()
+        .filter(|&&attempts| attempts > 1)
+        .collect();
+    assert_eq!(again, [&2, &2, &2]);
+}
+
+#[test]
+fn a_load_ends_at_its_duration_with_every_call_accounted_for() {
+    let server = Server::start(|_| Verdict::Store);
+    let mut plan = server.batches(3);
+    plan.count = None;
+    plan.duration = Some(Duration::from_millis(300));
+    let report = load(plan);
+    assert!(report.success > 0);
+    assert_eq!(report.success, report.total);
+    assert_eq!(
+        server.seen.lock().unwrap().sessions.len() as u64,
+        report.success
+    );
+}
+
+#[test]
+fn a_stopped_load_says_so_and_counts_what_was_answered() {
+    let server = Server::start(|call| match call {
+        0..5 => Verdict::Store,
+        _ => Verdict::Ignore,
+    });
+    let plan = server.batches(1);
+    let (progress, watched) = (Arc::new(Progress::default()), Arc::clone(&server.seen));
+    let shown = Arc::clone(&progress);
+    let running = thread::spawn(move || Load::run(&plan, &shown).unwrap());
+    while watched.lock().unwrap().calls < 9 {
+        thread::yield_now();
+    }
+    progress.stop();
+    let report = running.join().unwrap();
+    assert_eq!((report.success, report.total), (5, 5));
+    assert!(
+        report
+            .warnings
+            .iter()
+            .any(|warning| warning.starts_with("interrupted"))
+    );
+}
+
+#[test]
+fn a_lost_connection_fails_its_calls_and_the_load_goes_on_over_a_new_one() {
+    let mut server = Server::start(|_| Verdict::Ignore);
+    let mut plan = server.batches(1);
+    let address = server.address;
+    plan.count = Some(20);
+    let running = thread::spawn(move || load(plan));
+    while server.seen.lock().unwrap().calls < 4 {
+        thread::yield_now();
+    }
+    // The server restarts on the same port, healthy.
+    server._runtime.shutdown_background();
+    server._runtime = Runtime::new().unwrap();
+    let stage = Stage {
+        seen: Arc::clone(&server.seen),
+        script: |_| Verdict::Store,
+    };
+    let listener = server._runtime.block_on(async {
+        loop {
+            if let Ok(listener) = TcpListener::bind(address).await {
+                break listener;
+            }
+            tokio::task::yield_now().await;
+        }
+    });
+    server._runtime.spawn(
+        tonic::transport::Server::builder()
+            .add_service(MqttServiceServer::new(stage))
+            .serve_with_incoming(tonic::transport::server::TcpIncoming::from(listener)),
+    );
+    let report = running.join().unwrap();
+    assert_eq!((report.success, report.failed, report.total), (16, 4, 20));
+    assert!(
+        report
+            .errors
+            .keys()
+            .all(|error| error.starts_with("connection lost")),
+        "{report:?}"
+    );
+    assert!(
+        report
+            .warnings
+            .iter()
+            .any(|warning| warning.starts_with("connected again"))
+    );
+}
+
+#[test]
+fn a_target_without_a_server_is_one_clear_error() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let told = Load::run(&plan(address), &Progress::default())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        told.starts_with(&format!("{address}: cannot connect (")),
+        "{told}"
+    );
+}
+
+#[test]
+fn the_flags_make_a_plan_or_a_usage_error() {
+    #[derive(clap::Parser)]
+    struct Flags {
+        #[command(flatten)]
+        flags: CreateSession,
+    }
+    let plan = |flags: &str| {
+        let line = ["bench"].into_iter().chain(flags.split_whitespace());
+        <Flags as clap::Parser>::try_parse_from(line)
+            .unwrap()
+            .flags
+            .plan()
+    };
+    let batch = plan("--form batch --count 10 --concurrency 2").unwrap();
+    assert_eq!((batch.batch_size.get(), batch.connections.get()), (100, 2));
+    let crowd = plan("--duration 1.5m --concurrency 5000").unwrap();
+    assert_eq!((crowd.batch_size.get(), crowd.connections.get()), (1, 10));
+    assert_eq!(crowd.duration, Some(Duration::from_secs(90)));
+    for refused in [
+        "--concurrency 5",
+        "--count 5 --batch-size 9",
+        "--count 5 --retry",
+    ] {
+        assert!(plan(refused).unwrap_err().is::<Usage>(), "{refused}");
+    }
+}

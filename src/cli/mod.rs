@@ -1,0 +1,162 @@
+//! The command line: flags in, exit code out. Results go to stdout and all
+//! else to stderr, so that a script may read the one and a person the other.
+//!
+//! Exit codes: 0 done; 1 failed; 2 the flags make no sense; 130 interrupted.
+
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+use std::{io, process::ExitCode};
+
+use anyhow::{Context, Result};
+use clap::{Parser, error::ErrorKind};
+use serde::Serialize;
+
+pub mod bench;
+
+/// The flags make no sense.
+const USAGE: u8 = 2;
+/// Ended by SIGINT or SIGTERM, as shells report it.
+pub(crate) const INTERRUPTED: u8 = 130;
+
+/// Single calls go in, batches go to Raft, each caller gets its own answer.
+#[derive(Debug, Parser)]
+#[command(name = "ferry", version, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Measure a server with a load of old or new clients
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
+}
+
+/// How a report is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Output {
+    /// For people.
+    Table,
+    /// For scripts.
+    Json,
+}
+
+/// An error in what was asked for, rather than in doing it.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct Usage(#[from] bench::PlanError);
+
+/// Parses the process's arguments, runs the command, answers with its exit code.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error),
+    };
+    match cli.run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            match error.is::<Usage>() {
+                true => ExitCode::from(USAGE),
+                false => ExitCode::FAILURE,
+            }
+        }
+    }
+}
+
+impl Cli {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// Whatever ended it, fit to be shown in one line.
+    pub fn run(self) -> Result<ExitCode> {
+        match self.command {
+            Command::Bench(command) => bench::run(command),
+        }
+    }
+}
+
+/// Help and version as clap prints them; a refusal in one line, without the
+/// usage text that would bury it.
+fn refuse(error: &clap::Error) -> ExitCode {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            // A closed stdout is no reason to fail.
+            let _ = error.print();
+            ExitCode::SUCCESS
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            let _ = error.print();
+            ExitCode::from(USAGE)
+        }
+        _ => {
+            eprintln!("{}", one_line(&error.to_string()));
+            ExitCode::from(USAGE)
+        }
+    }
+}
+
+/// What a refusal says before it comes to the usage text.
+fn one_line(refusal: &str) -> String {
+    let lines = refusal.lines().map(str::trim);
+    let told: Vec<_> = lines
+        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"))
+        .filter(|line| !line.is_empty())
+        .collect();
+    told.join(" ")
+}
+
+/// Resolves when the process is asked to end: Ctrl-C or SIGTERM.
+pub(crate) async fn interrupted() -> Result<()> {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be awaited")?;
+        tokio::select! {
+            pressed = tokio::signal::ctrl_c() => pressed.context("Ctrl-C cannot be awaited"),
+            _ = terminate.recv() => Ok(()),
+        }
+    }
+    #[cfg(not(unix))]
+    tokio::signal::ctrl_c()
+        .await
+        .context("Ctrl-C cannot be awaited")
+}
+
+/// A result for scripts, on stdout.
+pub(crate) fn print_json(result: &impl Serialize) -> Result<()> {
+    serde_json::to_writer_pretty(io::stdout().lock(), result).context("stdout")?;
+    println!();
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_flags_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_refused_flag_is_told_in_one_line_with_value_and_bound() {
+        for (flags, value) in [
+            (vec!["--concurrency", "0"], "'0'"),
+            (vec!["--port", "70000"], "70000"),
+            (vec!["--form", "newest"], "legacy, batch"),
+            (vec!["--duration", "12"], "500ms, 30s, 5m or 1h"),
+            (vec!["--rate", "5"], "--rate"),
+        ] {
+            let line = ["ferry", "bench", "create-session"]
+                .into_iter()
+                .chain(flags);
+            let told = one_line(&Cli::try_parse_from(line).unwrap_err().to_string());
+            assert!(told.contains(value), "{told}");
+            assert!(!told.contains('\n') && !told.contains("Usage"), "{told}");
+        }
+    }
+}
