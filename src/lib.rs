@@ -31,6 +31,5 @@ pub mod proto {
         tonic::include_proto!("meta.service.mqtt");
     }
     /// The compiled descriptors of everything in `proto/`.
-    pub const DESCRIPTORS: &[u8] =
-        include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+    pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 }
