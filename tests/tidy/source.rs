@@ -18,9 +18,11 @@ impl File {
         }
     }
 
-    /// Whether this is Rust under `src/`.
+    /// Whether this is production Rust: under `src/`, and no test module in a
+    /// file of its own (`tests.rs`, `tests/…`).
     pub(super) fn is_source(&self) -> bool {
-        self.path.starts_with("src/") && self.path.ends_with(".rs")
+        let test = self.path.ends_with("/tests.rs") || self.path.contains("/tests/");
+        self.path.starts_with("src/") && self.path.ends_with(".rs") && !test
     }
 
     /// The production code alone, line for line: see [`code_of`].

@@ -55,11 +55,10 @@ const PUBLIC_HOSTS: [&str; 11] = [
 
 /// Files that are longer than a reader's patience.
 pub(super) fn lengths(files: &[File]) -> Vec<String> {
-    let bound = |file: &File| match file.path.split('/').next() {
+    let bound = |file: &File| match file {
         _ if !file.path.ends_with(".rs") => None,
-        Some("src") => Some(SOURCE_LINES),
-        Some("tests" | "benches") => Some(TEST_LINES),
-        _ => None,
+        _ if file.is_source() => Some(SOURCE_LINES),
+        _ => Some(TEST_LINES),
     };
     let long = |file: &File| {
         let (lines, bound) = (file.text.lines().count(), bound(file)?);
@@ -221,6 +220,7 @@ mod tests {
         assert_eq!(lengths(&one("src/a.rs", &lines(451))).len(), 1);
         assert_eq!(lengths(&one("tests/a.rs", &lines(701))).len(), 1);
         assert_eq!(lengths(&one("src/a.rs", &lines(450))).len(), 0);
+        assert_eq!(lengths(&one("src/a/tests.rs", &lines(451))).len(), 0);
         assert_eq!(lengths(&one("Cargo.lock", &lines(9_000))).len(), 0);
     }
 
