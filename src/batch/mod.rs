@@ -50,3 +50,6 @@ pub use split::{Replicate, Split};
 pub use window::{
     Caller, Close, ClosedBy, Due, Flow, Held, QueueSettings, Sealed, Weight, Window, WindowSettings,
 };
+
+#[cfg(test)]
+mod tests;

@@ -242,29 +242,37 @@ where
 pin_project! {
     /// The answer to one request. Dropping it is leaving: an entry that still
     /// waits is then never proposed.
-    #[project = AnswerProjection]
-    pub enum Answer<P, E> {
-        /// Waits for the batch.
+    pub struct Answer<P, E> {
+        #[pin]
+        state: State<P, E>,
+    }
+}
+
+pin_project! {
+    #[project = StateProjection]
+    enum State<P, E> {
         Waiting {
             #[pin]
             answer: oneshot::Receiver<Outcome<P, E>>,
             // A box, and only for callers that have a deadline.
             deadline: Option<Pin<Box<Sleep>>>,
         },
-        /// Was refused in `call`.
         Refused { error: Option<BatchError<E>> },
     }
 }
 
 impl<P, E> Answer<P, E> {
     fn refused(error: BatchError<E>) -> Self {
-        Self::Refused { error: Some(error) }
+        let error = Some(error);
+        Self {
+            state: State::Refused { error },
+        }
     }
 
     fn waiting(answer: oneshot::Receiver<Outcome<P, E>>, deadline: Option<Instant>) -> Self {
-        Self::Waiting {
-            answer,
-            deadline: deadline.map(|at| Box::pin(tokio::time::sleep_until(at.into()))),
+        let deadline = deadline.map(|at| Box::pin(tokio::time::sleep_until(at.into())));
+        Self {
+            state: State::Waiting { answer, deadline },
         }
     }
 }
@@ -273,25 +281,22 @@ impl<P, E> Future for Answer<P, E> {
     type Output = Outcome<P, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project() {
-            AnswerProjection::Refused { error } => {
+        let (answer, deadline) = match self.project().state.project() {
+            StateProjection::Waiting { answer, deadline } => (answer, deadline),
+            StateProjection::Refused { error } => {
                 let error = error.take().expect("an answer is polled to its end once");
-                Poll::Ready(Err(error))
+                return Poll::Ready(Err(error));
             }
-            AnswerProjection::Waiting { answer, deadline } => {
-                if let Poll::Ready(outcome) = answer.poll(cx) {
-                    // The reply's drop answers too, so the channel cannot
-                    // close without an outcome.
-                    return Poll::Ready(outcome.unwrap_or(Err(BatchError::Unanswered)));
-                }
-                match deadline {
-                    Some(deadline) => {
-                        ready!(deadline.as_mut().poll(cx));
-                        Poll::Ready(Err(BatchError::DeadlineExceeded))
-                    }
-                    None => Poll::Pending,
-                }
-            }
+        };
+        if let Poll::Ready(outcome) = answer.poll(cx) {
+            // The reply's drop answers too, so the channel cannot close
+            // without an outcome.
+            return Poll::Ready(outcome.unwrap_or(Err(BatchError::Unanswered)));
         }
+        let Some(deadline) = deadline else {
+            return Poll::Pending;
+        };
+        ready!(deadline.as_mut().poll(cx));
+        Poll::Ready(Err(BatchError::DeadlineExceeded))
     }
 }

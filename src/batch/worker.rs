@@ -62,10 +62,11 @@ where
 }
 
 /// What the windows want next.
-enum Next<K> {
-    Seal(K, ClosedBy),
-    WakeAt(Instant),
-    Nothing,
+struct Next<K> {
+    /// The window that leaves with the next permit.
+    due: Option<(K, ClosedBy)>,
+    /// When to look again, permit or not.
+    wake: Option<Instant>,
 }
 
 impl<Req, C, S> Worker<Req, C, S>
@@ -99,21 +100,16 @@ where
 
     pub(super) async fn run(mut self) {
         loop {
-            let next = self.next(clock());
-            let wake = match &next {
-                Next::WakeAt(at) => Some(*at),
-                Next::Nothing if self.is_done() => return,
-                _ => None,
-            };
-            let due = matches!(next, Next::Seal(..));
+            let Next { due, wake } = self.next(clock());
+            if due.is_none() && self.is_done() {
+                return;
+            }
             // Biased: a due window leaves before new entries join it, else
             // steady traffic would postpone it for ever.
             tokio::select! {
                 biased;
-                ready = poll_fn(|cx| self.below.poll_ready(cx)), if due => {
-                    let Next::Seal(partition, closed_by) = next else {
-                        unreachable!("readiness is asked for only when a window is due");
-                    };
+                ready = poll_fn(|cx| self.below.poll_ready(cx)), if due.is_some() => {
+                    let (partition, closed_by) = due.expect("readiness is asked for a due window");
                     match ready {
                         Ok(()) => self.depart(&partition, closed_by),
                         Err(error) => self.fail(&error),
@@ -160,23 +156,21 @@ where
             let Some(oldest) = window.oldest() else {
                 continue;
             };
-            let at = match window.due(now, &self.flow) {
+            let mut look_again = oldest + max_wait;
+            match window.due(now, &self.flow) {
                 Due::Now(closed_by) => {
                     if oldest_due.as_ref().is_none_or(|(first, ..)| oldest < *first) {
                         oldest_due = Some((oldest, partition.clone(), closed_by));
                     }
-                    continue;
                 }
-                Due::At(at) => at,
-                Due::Never => continue,
-            };
-            let at = at.min(oldest + max_wait);
-            wake = Some(wake.map_or(at, |wake| wake.min(at)));
+                Due::At(at) => look_again = look_again.min(at),
+                Due::Never => {}
+            }
+            wake = Some(wake.map_or(look_again, |wake| wake.min(look_again)));
         }
-        match (oldest_due, wake) {
-            (Some((_, partition, closed_by)), _) => Next::Seal(partition, closed_by),
-            (None, Some(at)) => Next::WakeAt(at),
-            (None, None) => Next::Nothing,
+        Next {
+            due: oldest_due.map(|(_, partition, closed_by)| (partition, closed_by)),
+            wake,
         }
     }
 

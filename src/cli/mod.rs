@@ -10,8 +10,12 @@ use std::{io, process::ExitCode};
 use anyhow::{Context, Result};
 use clap::{Parser, error::ErrorKind};
 use serde::Serialize;
+use tracing_subscriber::EnvFilter;
 
 pub mod bench;
+mod check;
+mod node;
+mod proxy;
 
 /// The flags make no sense.
 const USAGE: u8 = 2;
@@ -28,6 +32,12 @@ pub struct Cli {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    /// Run the sidecar
+    Proxy(proxy::Proxy),
+    /// Run the Raft group alone, to be called directly
+    Node(node::Node),
+    /// Validate policy files and print each method's plan
+    Check(check::Check),
     /// Measure a server with a load of old or new clients
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -72,9 +82,22 @@ impl Cli {
     /// Whatever ended it, fit to be shown in one line.
     pub fn run(self) -> Result<ExitCode> {
         match self.command {
+            Command::Proxy(proxy) => serve(proxy.run()),
+            Command::Node(node) => serve(node.run()),
+            Command::Check(check) => Ok(check.run()),
             Command::Bench(command) => bench::run(command),
         }
     }
+}
+
+/// Runs a server on every core, with its log on stderr.
+fn serve(run: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::try_from_env("FERRY_LOG").unwrap_or_else(|_| "info".into()))
+        .with_writer(io::stderr)
+        .init();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.context("the runtime cannot start")?.block_on(run)
 }
 
 /// Help and version as clap prints them; a refusal in one line, without the

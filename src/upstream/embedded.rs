@@ -17,7 +17,7 @@ use tower::Service;
 use super::{BatchReply, Call, Target, batch_deadline};
 use crate::{
     batch::{Batch, Replicate},
-    raft::{Applied, Command, Group, Kind, ProposeError},
+    raft::{Group, ProposeError, command::{Applied, Command, Kind}},
 };
 
 /// Proposes batches to an embedded group.
@@ -53,17 +53,13 @@ impl Service<Batch<Call>> for Embedded {
     }
 
     fn call(&mut self, batch: Batch<Call>) -> Self::Future {
-        let method = batch.requests[0].method;
-        let (kind, target) = &self.targets[method];
-        let pieces = || batch.requests.iter().map(|call| &call.piece);
-        let header = Command::header(*kind);
-        let mut merged = BytesMut::with_capacity(header.len() + target.plan.merged_len(pieces()));
-        merged.extend_from_slice(&header);
-        target.plan.merge(pieces(), &mut merged);
-        let command = Command::from_encoded(merged.freeze());
-        let applied = self.group.propose(command, batch.entries);
         let deadline = batch_deadline(batch.deadline, self.timeout);
+        let (group, targets) = (self.group.clone(), Arc::clone(&self.targets));
+        // Merged when the future is polled, in the batch's own task: the one
+        // that seals windows has the next batch to see to.
         Box::pin(async move {
+            let (kind, target) = &targets[batch.requests[0].method];
+            let applied = group.propose(command(*kind, target, &batch), batch.entries);
             match tokio::time::timeout_at(deadline, applied).await {
                 Ok(Ok(Applied::Done)) => Ok(Replicate(Bytes::new())),
                 Ok(Ok(Applied::Malformed)) => Err(Status::internal(
@@ -76,6 +72,15 @@ impl Service<Batch<Call>> for Embedded {
             }
         })
     }
+}
+
+fn command(kind: Kind, target: &Target, batch: &Batch<Call>) -> Command {
+    let pieces = || batch.requests.iter().map(|call| &call.piece);
+    let header = Command::header(kind);
+    let mut merged = BytesMut::with_capacity(header.len() + target.plan.merged_len(pieces()));
+    merged.extend_from_slice(&header);
+    target.plan.merge(pieces(), &mut merged);
+    Command::from_encoded(merged.freeze())
 }
 
 /// Refused was never appended, so trying again is safe: UNAVAILABLE. All else

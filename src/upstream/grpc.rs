@@ -138,12 +138,11 @@ impl Service<Batch<Call>> for Remote {
     }
 
     fn call(&mut self, batch: Batch<Call>) -> Self::Future {
-        let first = &batch.requests[0];
-        let target = &self.targets[first.method];
         let deadline = batch_deadline(batch.deadline, self.timeout);
-        let request = request(target, &batch, deadline);
-        let client = self.client.clone();
+        let (client, targets) = (self.client.clone(), Arc::clone(&self.targets));
         Box::pin(async move {
+            let target = &targets[batch.requests[0].method];
+            let request = request(target, &batch, deadline);
             let answer = async move { read_reply(client.send(request).await?).await };
             let reply = tokio::time::timeout_at(deadline, answer).await;
             reply
