@@ -20,6 +20,8 @@ pub mod reply;
 #[cfg(feature = "full")]
 pub mod cli;
 #[cfg(feature = "full")]
+pub mod meta;
+#[cfg(feature = "full")]
 pub mod policy;
 #[cfg(feature = "full")]
 pub mod raft;

@@ -1,1 +1,38 @@
-//! The embedded Raft group.
+//! The embedded Raft group: durable, pipelined, one member for now.
+//!
+//! ```text
+//! propose ─► line ─► openraft core ─► log_store ─► log_writer   one synced write for all that queued
+//!                         │ committed
+//!                         └─► machine ─► apply ─► state         one write batch, no write-ahead log
+//!                                          └─► answer
+//! ```
+//! openraft's types are known to `types`, `codec`, `log_store`, `log_writer`, `machine`,
+//! `network`, `line` and `group`; nothing of it leaves this module.
+
+mod apply;
+mod codec;
+pub mod command;
+mod database;
+mod directory;
+mod group;
+pub mod keys;
+mod line;
+mod log_disk;
+mod log_store;
+mod log_writer;
+mod machine;
+mod metrics;
+mod network;
+mod recent;
+mod sessions;
+mod snapshot;
+mod state;
+mod types;
+
+#[cfg(test)]
+mod tests;
+
+pub use directory::DirectoryError;
+pub use group::{Group, GroupSettings, Identity, OpenError, Pipeline, ProposeError};
+pub use metrics::RaftMetrics;
+pub use sessions::Sessions;

@@ -1,0 +1,322 @@
+//! The directory in which a node keeps its groups, and its header.
+//!
+//! The header says what the directory holds and for whom, so that a directory
+//! of another node, another cluster, another number of groups or another
+//! version is refused with its reason before anything in it is touched. A lock
+//! beside it keeps a second process out, with a clearer word than RocksDB's.
+
+use std::{
+    fs::{self, File, TryLockError},
+    io,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::database;
+
+/// The layout of the directory; raised when it changes.
+const FORMAT: u32 = 1;
+const HEADER: &str = "HEADER";
+const LOCK: &str = "LOCK";
+const LOG: &str = "log";
+
+/// Whom a directory belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The cluster's name; nodes of different clusters must never meet.
+    pub cluster: String,
+    /// This node's number in the cluster.
+    pub node: u64,
+    /// How many Raft groups the directory holds.
+    pub groups: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    format: u32,
+    #[serde(flatten)]
+    identity: Identity,
+    checksum: String,
+}
+
+/// Why a data directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryError {
+    /// Another process, or another group in this one, has it open.
+    #[error(
+        "data directory {path}: it is in use by another process; stop that one, or choose another \
+         directory"
+    )]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The file system refuses.
+    #[error(
+        "data directory {path}: cannot {action}: {source}; choose a directory that this user may \
+         write"
+    )]
+    Unusable {
+        /// The directory.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// What the file system said.
+        source: io::Error,
+    },
+    /// It has groups in it and no header.
+    #[error(
+        "data directory {path}: it holds groups but no {HEADER} file; restore the file from a \
+         backup, or choose an empty directory"
+    )]
+    NoHeader {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Its header does not parse.
+    #[error(
+        "data directory {path}: its {HEADER} file is damaged ({fault}); restore the file from a \
+         backup, or choose an empty directory"
+    )]
+    Damaged {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        fault: String,
+    },
+    /// A version wrote it that this one does not know.
+    #[error(
+        "data directory {path}: its format is {found}, and this version reads format {FORMAT}; use \
+         the version of ferry that wrote it, or choose an empty directory"
+    )]
+    Format {
+        /// The directory.
+        path: PathBuf,
+        /// The format that its header names.
+        found: u32,
+    },
+    /// It belongs to somebody else.
+    #[error(
+        "data directory {path}: it belongs to {what} {found}, and this node is configured as \
+         {what} {expected}; correct the setting, or choose another directory"
+    )]
+    Stranger {
+        /// The directory.
+        path: PathBuf,
+        /// Which part of the identity differs.
+        what: &'static str,
+        /// What the header says.
+        found: String,
+        /// What the settings say.
+        expected: String,
+    },
+}
+
+/// A data directory that this process alone has open.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Directory {
+    /// Opens the directory, or lays one out where there is none.
+    pub(crate) fn open(path: &Path, identity: &Identity) -> Result<Self, DirectoryError> {
+        let unusable = |action| {
+            move |source| DirectoryError::Unusable {
+                path: path.to_owned(),
+                action,
+                source,
+            }
+        };
+        fs::create_dir_all(path).map_err(unusable("create it"))?;
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path.join(LOCK))
+            .map_err(unusable("write in it"))?;
+        lock.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => DirectoryError::InUse {
+                path: path.to_owned(),
+            },
+            TryLockError::Error(source) => unusable("lock it")(source),
+        })?;
+        match fs::read(path.join(HEADER)) {
+            Ok(header) => check(path, &header, identity)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if path.join(LOG).exists() {
+                    return Err(DirectoryError::NoHeader {
+                        path: path.to_owned(),
+                    });
+                }
+                database::write_atomically(&path.join(HEADER), &header(identity))
+                    .map_err(unusable("write its header"))?;
+            }
+            Err(source) => return Err(unusable("read its header")(source)),
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            _lock: lock,
+        })
+    }
+
+    /// Where the log database of all groups lies.
+    pub(crate) fn log(&self) -> PathBuf {
+        self.path.join(LOG)
+    }
+
+    /// Where the state machine and the snapshots of one group lie.
+    pub(crate) fn group(&self, group: u32) -> PathBuf {
+        self.path.join(format!("group-{group}"))
+    }
+}
+
+fn header(identity: &Identity) -> Vec<u8> {
+    let header = Header {
+        format: FORMAT,
+        identity: identity.clone(),
+        checksum: checksum(FORMAT, identity),
+    };
+    let mut text =
+        serde_json::to_vec_pretty(&header).expect("a header is strings and numbers only");
+    text.push(b'\n');
+    text
+}
+
+fn checksum(format: u32, identity: &Identity) -> String {
+    let covered = format!(
+        "{format} {} {} {}",
+        identity.node, identity.groups, identity.cluster
+    );
+    format!("{:08x}", crc32fast::hash(covered.as_bytes()))
+}
+
+fn check(path: &Path, text: &[u8], expected: &Identity) -> Result<(), DirectoryError> {
+    #[derive(Deserialize)]
+    struct Format {
+        format: u32,
+    }
+    let path = || path.to_owned();
+    let damaged = |fault: String| DirectoryError::Damaged {
+        path: path(),
+        fault,
+    };
+    // The format first: another one may have other fields.
+    let Format { format } = serde_json::from_slice(text).map_err(|e| damaged(e.to_string()))?;
+    if format != FORMAT {
+        return Err(DirectoryError::Format {
+            path: path(),
+            found: format,
+        });
+    }
+    let header: Header = serde_json::from_slice(text).map_err(|e| damaged(e.to_string()))?;
+    let found = header.identity;
+    if header.checksum != checksum(format, &found) {
+        return Err(damaged(format!(
+            "its checksum is not {}",
+            checksum(format, &found)
+        )));
+    }
+    let differs = |what, found: &dyn ToString, expected: &dyn ToString| {
+        let (found, expected) = (found.to_string(), expected.to_string());
+        if found == expected {
+            Ok(())
+        } else {
+            Err(DirectoryError::Stranger {
+                path: path(),
+                what,
+                found,
+                expected,
+            })
+        }
+    };
+    differs("cluster", &found.cluster, &expected.cluster)?;
+    differs("node", &found.node, &expected.node)?;
+    differs("a number of groups of", &found.groups, &expected.groups)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity() -> Identity {
+        Identity {
+            cluster: "ferry".into(),
+            node: 1,
+            groups: 1,
+        }
+    }
+
+    fn refused(path: &Path, identity: &Identity) -> String {
+        let message = Directory::open(path, identity).unwrap_err().to_string();
+        assert!(
+            message.contains(&path.display().to_string()),
+            "no path in: {message}"
+        );
+        assert!(!message.contains('\n'), "more than one line: {message}");
+        message
+    }
+
+    #[test]
+    fn a_directory_is_open_once_and_again_after_it_was_left() {
+        let home = tempfile::tempdir().unwrap();
+        let first = Directory::open(home.path(), &identity()).unwrap();
+        assert!(refused(home.path(), &identity()).contains("in use by another process"));
+        drop(first);
+        Directory::open(home.path(), &identity()).unwrap();
+    }
+
+    #[test]
+    fn a_directory_of_somebody_else_is_refused_with_the_difference() {
+        let home = tempfile::tempdir().unwrap();
+        drop(Directory::open(home.path(), &identity()).unwrap());
+        let other = Identity {
+            cluster: "other".into(),
+            ..identity()
+        };
+        assert!(refused(home.path(), &other).contains("cluster ferry"));
+        let other = Identity {
+            node: 2,
+            ..identity()
+        };
+        assert!(refused(home.path(), &other).contains("node 1"));
+        let other = Identity {
+            groups: 4,
+            ..identity()
+        };
+        assert!(refused(home.path(), &other).contains("groups of 1"));
+    }
+
+    #[test]
+    fn a_header_from_the_future_or_a_damaged_one_is_refused() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join(HEADER);
+        fs::write(&path, r#"{"format": 2, "planets": []}"#).unwrap();
+        assert!(refused(home.path(), &identity()).contains("format is 2"));
+        fs::write(&path, "junk").unwrap();
+        assert!(refused(home.path(), &identity()).contains("damaged"));
+        let bent = String::from_utf8(header(&identity()))
+            .unwrap()
+            .replace("ferry", "f3rry");
+        fs::write(&path, bent).unwrap();
+        assert!(refused(home.path(), &identity()).contains("checksum"));
+    }
+
+    #[test]
+    fn groups_without_a_header_are_never_adopted() {
+        let home = tempfile::tempdir().unwrap();
+        fs::create_dir(home.path().join(LOG)).unwrap();
+        assert!(refused(home.path(), &identity()).contains("no HEADER"));
+    }
+
+    #[test]
+    fn a_path_that_cannot_be_a_directory_is_refused_with_the_reason() {
+        let home = tempfile::tempdir().unwrap();
+        let file = home.path().join("file");
+        fs::write(&file, b"").unwrap();
+        let message = refused(&file.join("below"), &identity());
+        assert!(message.contains("cannot create it"), "{message}");
+    }
+}

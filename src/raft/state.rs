@@ -1,0 +1,258 @@
+//! One group's state machine database: where it lies, how it opens, what it
+//! has applied.
+//!
+//! It is written without a write-ahead log, because the Raft log is one
+//! already. What a crash leaves is therefore what RocksDB had flushed, and the
+//! position it belongs to is in the same flush: one column family, and the
+//! position in the same write batch as the records. openraft applies the rest
+//! again from the log, which is never purged past what was flushed.
+//!
+//! ```text
+//! group-0/CURRENT     names the directory below that counts
+//! group-0/state-1     the database
+//! group-0/snapshot    the last snapshot, if one was made
+//! ```
+//! A snapshot that arrives is loaded into a directory of its own, and becomes
+//! the state by one rename: the old state or the new one, never half of each.
+
+use std::{
+    fs,
+    io::{self, ErrorKind},
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use rocksdb::{BlockBasedOptions, Cache, DB, Options, Snapshot, WriteBatch, WriteOptions};
+
+use super::{
+    codec,
+    database::{self, Database},
+    keys,
+    types::{LogId, StoredMembership},
+};
+
+const CURRENT: &str = "CURRENT";
+const SNAPSHOT: &str = "snapshot";
+const STATE_PREFIX: &str = "state-";
+
+/// How much is written before it is flushed: small, so that the skip list stays
+/// near the processor, where inserting into it is the cost of a write.
+const MEMTABLE_BYTES: usize = 8 << 20;
+const CACHE_BYTES: usize = 32 << 20;
+
+/// The state of one group.
+pub(crate) struct StateStore {
+    home: PathBuf,
+    pub(crate) database: Arc<Database>,
+    position: Mutex<Position>,
+    /// Log bytes applied since the last snapshot.
+    pub(crate) unsnapped_bytes: AtomicU64,
+}
+
+/// How far the state has come.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Position {
+    /// The last applied log entry.
+    pub(crate) applied: Option<LogId>,
+    /// The last applied membership.
+    pub(crate) membership: StoredMembership,
+}
+
+impl StateStore {
+    /// Opens the state of a group below `home`, or begins one. Blocks.
+    pub(crate) fn open(home: &Path) -> io::Result<Self> {
+        fs::create_dir_all(home)?;
+        let current = match fs::read_to_string(home.join(CURRENT)) {
+            Ok(name) => name.trim_end().to_owned(),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let name = format!("{STATE_PREFIX}1");
+                database::write_atomically(&home.join(CURRENT), name.as_bytes())?;
+                name
+            }
+            Err(error) => return Err(error),
+        };
+        remove_leftovers(home, &current)?;
+        let db = open_database(&home.join(current))?;
+        let position = Position::read(&db, &db.snapshot())?;
+        Ok(Self {
+            home: home.to_owned(),
+            database: Arc::new(Database::from(db)),
+            position: Mutex::new(position),
+            unsnapped_bytes: AtomicU64::new(0),
+        })
+    }
+
+    pub(crate) fn position(&self) -> Position {
+        self.position
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub(crate) fn set_position(&self, position: Position) {
+        *self.position.lock().unwrap_or_else(PoisonError::into_inner) = position;
+    }
+
+    /// Makes everything applied so far durable. Blocks.
+    pub(crate) fn flush(&self) -> io::Result<()> {
+        let db = self.database.get()?;
+        db.flush()
+            .map_err(|error| database::named(db.path(), &error))
+    }
+
+    /// Where the last snapshot lies, if there is one.
+    pub(crate) fn snapshot_path(&self) -> PathBuf {
+        self.home.join(SNAPSHOT)
+    }
+
+    /// Bytes the state takes up on disk, roughly.
+    pub(crate) fn stored_bytes(&self) -> u64 {
+        let property = rocksdb::properties::ESTIMATE_LIVE_DATA_SIZE;
+        let size = self
+            .database
+            .get()
+            .map(|db| db.property_int_value(property));
+        size.ok().and_then(Result::ok).flatten().unwrap_or(0)
+    }
+
+    /// Builds another state with `load` and puts it in this one's place; on an
+    /// error this one stays. Blocks, also for readers of the old state.
+    pub(crate) fn replace(&self, load: impl FnOnce(&DB) -> io::Result<Position>) -> io::Result<()> {
+        let name = self.next_name()?;
+        let path = self.home.join(&name);
+        let db = open_database(&path)?;
+        let position = load(&db)?;
+        let mut batch = WriteBatch::default();
+        position.write(&mut batch, true)?;
+        write(&db, batch)?;
+        db.flush().map_err(|error| database::named(&path, &error))?;
+        database::sync_directory(&self.home)?;
+        database::write_atomically(&self.home.join(CURRENT), name.as_bytes())?;
+        let old = self.database.replace(db);
+        self.set_position(position);
+        self.unsnapped_bytes.store(0, Ordering::Relaxed);
+        if let Some(old) = old {
+            let left = old.path().to_owned();
+            database::release(old)?;
+            fs::remove_dir_all(left)?;
+        }
+        Ok(())
+    }
+
+    fn next_name(&self) -> io::Result<String> {
+        let current = fs::read_to_string(self.home.join(CURRENT))?;
+        let number = current
+            .trim_end()
+            .strip_prefix(STATE_PREFIX)
+            .and_then(|n| n.parse().ok());
+        let number: u64 = number.ok_or_else(|| {
+            io::Error::new(
+                ErrorKind::InvalidData,
+                format!(
+                    "{}: it says {current:?} where {STATE_PREFIX}<number> is meant; restore the \
+                     data directory from a backup",
+                    self.home.join(CURRENT).display()
+                ),
+            )
+        })?;
+        Ok(format!("{STATE_PREFIX}{}", number + 1))
+    }
+}
+
+impl Position {
+    /// The position of a database as of `moment`.
+    pub(crate) fn read(db: &DB, moment: &Snapshot<'_>) -> io::Result<Self> {
+        let corrupt = |what: &str, fault: &codec::Corrupt| {
+            let path = db.path().display();
+            io::Error::new(
+                ErrorKind::InvalidData,
+                format!(
+                    "state database {path}: {what} is corrupt: {fault}; restore the data \
+                     directory from a backup, or start with an empty one"
+                ),
+            )
+        };
+        let stored = |key| {
+            moment
+                .get(key)
+                .map_err(|error| database::named(db.path(), &error))
+        };
+        let applied = stored(keys::APPLIED)?
+            .map(|value| codec::read_log_id(keys::APPLIED, &value))
+            .transpose()
+            .map_err(|fault| corrupt("its position", &fault))?;
+        let membership = stored(keys::MEMBERSHIP)?
+            .map(|value| {
+                let content = codec::unseal(keys::MEMBERSHIP, &value)?;
+                serde_json::from_slice(content).map_err(|_| codec::Corrupt::Content)
+            })
+            .transpose()
+            .map_err(|fault| corrupt("its membership", &fault))?;
+        Ok(Self {
+            applied,
+            membership: membership.unwrap_or_default(),
+        })
+    }
+
+    /// Adds the position to the batch whose records bring the state to it.
+    pub(crate) fn write(&self, batch: &mut WriteBatch, new_membership: bool) -> io::Result<()> {
+        if let Some(applied) = &self.applied {
+            batch.put(keys::APPLIED, codec::log_id(keys::APPLIED, applied));
+        }
+        if new_membership {
+            let mut value = Vec::new();
+            codec::seal(keys::MEMBERSHIP, &mut value, |value| {
+                Ok(serde_json::to_writer(value, &self.membership)?)
+            })?;
+            batch.put(keys::MEMBERSHIP, value);
+        }
+        Ok(())
+    }
+}
+
+/// Writes a batch to a state database: with no write-ahead log.
+pub(crate) fn write(db: &DB, batch: WriteBatch) -> io::Result<()> {
+    let mut options = WriteOptions::default();
+    options.disable_wal(true);
+    db.write_opt(batch, &options)
+        .map_err(|error| database::named(db.path(), &error))
+}
+
+fn open_database(path: &Path) -> io::Result<DB> {
+    DB::open(&options(), path).map_err(|error| database::named(path, &error))
+}
+
+fn options() -> Options {
+    let mut options = database::options();
+    options.set_write_buffer_size(MEMTABLE_BYTES);
+    // Room for bursts: writers wait only when six are full.
+    options.set_max_write_buffer_number(6);
+    options.set_level_zero_file_num_compaction_trigger(8);
+    options.set_level_zero_slowdown_writes_trigger(40);
+    options.set_level_zero_stop_writes_trigger(64);
+    // One writer: what concurrent ones need costs it.
+    options.set_allow_concurrent_memtable_write(false);
+    let mut table = BlockBasedOptions::default();
+    table.set_block_cache(&Cache::new_lru_cache(CACHE_BYTES));
+    table.set_bloom_filter(10.0, false);
+    options.set_block_based_table_factory(&table);
+    options
+}
+
+/// Removes what a crash left of states and files that never came to count.
+fn remove_leftovers(home: &Path, current: &str) -> io::Result<()> {
+    for entry in fs::read_dir(home)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with(STATE_PREFIX) && name != current {
+            fs::remove_dir_all(entry.path())?;
+        } else if name.ends_with(".new") {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}

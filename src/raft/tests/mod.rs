@@ -1,0 +1,96 @@
+//! Tests that need more than one file of the module, on a real disk.
+
+use std::{fs, ops::ControlFlow, path::Path};
+
+use bytes::Bytes;
+use openraft::impls::leader_id_adv::LeaderId;
+use prometheus::Registry;
+use prost::Message as _;
+
+use super::{
+    Group, GroupSettings, RaftMetrics,
+    command::{Command, Kind},
+    types::LogId,
+};
+use crate::proto::mqtt::{CreateSessionRaw, CreateSessionRequest, DeleteSessionRequest};
+
+mod group;
+mod recovery;
+mod store;
+mod suite;
+
+/// A log id of one leader, as all of these tests have it.
+pub(crate) fn log_id(index: u64) -> LogId {
+    LogId::new(
+        LeaderId {
+            term: 1,
+            node_id: 1,
+        },
+        index,
+    )
+}
+
+pub(crate) fn metrics() -> RaftMetrics {
+    RaftMetrics::register(&Registry::new(), 0).unwrap()
+}
+
+pub(crate) fn create(sessions: &[(&str, &str)]) -> Command {
+    let sessions = sessions
+        .iter()
+        .map(|&(client_id, session)| CreateSessionRaw {
+            client_id: client_id.into(),
+            session: Bytes::copy_from_slice(session.as_bytes()),
+        })
+        .collect();
+    encoded(
+        Kind::CreateSession,
+        &CreateSessionRequest { sessions }.encode_to_vec(),
+    )
+}
+
+pub(crate) fn delete(client_id: &str) -> Command {
+    let message = DeleteSessionRequest {
+        tenant: String::new(),
+        client_id: client_id.into(),
+    };
+    encoded(Kind::DeleteSession, &message.encode_to_vec())
+}
+
+pub(crate) fn encoded(kind: Kind, message: &[u8]) -> Command {
+    Command::from_encoded([&Command::header(kind)[..], message].concat().into())
+}
+
+pub(crate) async fn open(path: &Path) -> Group {
+    Group::open(GroupSettings::new(path), metrics())
+        .await
+        .unwrap()
+}
+
+/// All sessions, as text, in order.
+pub(crate) fn listed(group: &Group) -> Vec<(String, String)> {
+    let mut all = Vec::new();
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    group
+        .sessions()
+        .for_each(|client_id, session| {
+            all.push((text(client_id), text(session)));
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    all
+}
+
+/// What a crash would leave of a data directory: a copy of its files as they
+/// are, while the databases are open. Nothing may be writing.
+pub(crate) fn crash_image(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            crash_image(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
