@@ -1,0 +1,121 @@
+//! What is wrong with one caller's request, in words for that caller.
+//!
+//! Every error here is that caller's alone: it is found before the request
+//! could join a batch. All of it is the cold path, so it may allocate.
+
+use super::record::{Malformed, Wire};
+
+/// Why a request is refused at the door.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ScanError {
+    /// The bytes are not a protobuf message.
+    #[error("failed to decode Protobuf message: {message}: {why}; send a whole encoded message")]
+    Malformed {
+        /// The type that the bytes should be, or the field that holds them.
+        message: String,
+        /// Where it goes wrong.
+        why: Malformed,
+    },
+    /// A known field has another wire type than its definition.
+    #[error(
+        "{field}: wire type {found}: must be {expected}; compare the client's .proto with the server's"
+    )]
+    WireType {
+        /// Path of the field, such as `sessions[2].client_id`.
+        field: String,
+        /// What the bytes say.
+        found: Wire,
+        /// What the definition says.
+        expected: Wire,
+    },
+    /// A string is not UTF-8.
+    #[error(
+        "{field}: not valid UTF-8 after {valid} bytes: a string must be all of it; send the text as UTF-8"
+    )]
+    NotUtf8 {
+        /// Path of the field.
+        field: String,
+        /// How many bytes at its beginning are valid.
+        valid: usize,
+    },
+    /// A required field is absent or empty.
+    #[error("{field}: is empty: must have at least 1 byte; fill it in")]
+    Empty {
+        /// Path of the field.
+        field: String,
+    },
+    /// A value is longer than its bound.
+    #[error("{field}: {len} bytes: must be at most {max}; shorten it")]
+    TooLong {
+        /// Path of the field.
+        field: String,
+        /// How long it is, in bytes.
+        len: usize,
+        /// The bound, in bytes.
+        max: usize,
+    },
+    /// Neither form holds an entry.
+    #[error("{message}.{field}: must have at least 1 items; add one{single}")]
+    NoEntries {
+        /// The request's full name.
+        message: String,
+        /// The batched field.
+        field: String,
+        /// The other way to say it, where there is one.
+        single: String,
+    },
+    /// Entries of both forms in one message.
+    #[error(
+        "{message}: {batched} and {single} in one message: must be one form or the other; send two calls"
+    )]
+    BothForms {
+        /// The request's full name.
+        message: String,
+        /// The batched field.
+        batched: String,
+        /// The single form's field.
+        single: String,
+    },
+    /// Longer than any gRPC message can be.
+    #[error(
+        "{len} bytes: must be at most {max}, the most that one gRPC frame holds; send less in one call"
+    )]
+    TooLarge {
+        /// Its length in bytes.
+        len: usize,
+        /// The bound in bytes.
+        max: usize,
+    },
+}
+
+impl ScanError {
+    /// Whether the bytes are not the message that they should be, as opposed
+    /// to a message whose values are not acceptable.
+    #[must_use]
+    pub fn is_malformed(&self) -> bool {
+        match self {
+            Self::Malformed { .. } | Self::WireType { .. } | Self::NotUtf8 { .. } => true,
+            Self::Empty { .. }
+            | Self::TooLong { .. }
+            | Self::NoEntries { .. }
+            | Self::BothForms { .. }
+            | Self::TooLarge { .. } => false,
+        }
+    }
+
+    /// The same error, seen from the message that holds `parent`.
+    #[cold]
+    pub(super) fn under(mut self, parent: &str, index: Option<u32>) -> Self {
+        if let Self::WireType { field, .. }
+        | Self::NotUtf8 { field, .. }
+        | Self::Empty { field }
+        | Self::TooLong { field, .. } = &mut self
+        {
+            *field = match index {
+                Some(index) => format!("{parent}[{index}].{field}"),
+                None => format!("{parent}.{field}"),
+            };
+        }
+        self
+    }
+}

@@ -1,0 +1,458 @@
+//! One pass over a call's message: may it share a batch, and with whom?
+//!
+//! Owns validation at the door. Whatever could make an upstream refuse or
+//! misread a whole batch is found here and answered to its sender alone:
+//! bytes that do not parse at any depth, wrong wire types, strings that are
+//! not UTF-8, required fields that are empty, over-long keys, both forms at
+//! once or neither. What is valid but not understood (an unknown field, a
+//! group) goes alone, since nobody can say what merging it would mean.
+//!
+//! It copies nothing: a [`Piece`] refers to the caller's own bytes. The one
+//! exception is a message whose other top-level fields are scattered, and
+//! those bytes are the partition that it belongs to.
+
+use bytes::{Bytes, BytesMut};
+
+use super::{
+    error::ScanError,
+    plan::{Checked, Field, Kind, Plan, Role},
+    record::{self, MAX_DEPTH, Malformed, Record, Wire, varint_len},
+};
+
+/// A gRPC frame's length has 32 bits.
+const MAX_MESSAGE: usize = u32::MAX as usize;
+/// Most records outside the batched field that a mergeable message may have:
+/// real requests have a handful, and each costs the scan memory.
+const MAX_OTHERS: usize = 64;
+
+/// What a scan says of a valid message.
+#[derive(Clone, Debug)]
+pub enum Scan {
+    /// It may share a batch with others of its partition.
+    Merge(Piece),
+    /// It must be sent by itself, unchanged.
+    Alone(Reason),
+}
+
+/// Why a valid message is not merged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// It has a field that the descriptors do not know.
+    UnknownField,
+    /// It has a proto2 group.
+    Group,
+    /// It has more other top-level fields than a partition may consist of.
+    ManyFields,
+}
+
+impl Reason {
+    /// The reason as a metric label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::UnknownField => "unknown_field",
+            Self::Group => "group",
+            Self::ManyFields => "many_fields",
+        }
+    }
+}
+
+/// The form in which a message holds its entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Any number of entries in the batched field.
+    Batch,
+    /// One entry, its fields at the top of the message.
+    Single,
+}
+
+/// A scanned message that may be merged; only [`Plan::scan`] makes one.
+#[derive(Clone, Debug)]
+pub struct Piece {
+    pub(super) message: Bytes,
+    pub(super) partition: Bytes,
+    pub(super) merged_len: usize,
+    /// Length of the entry that a single form becomes; 0 for the batch form.
+    pub(super) lifted_len: usize,
+    pub(super) entries: u32,
+    pub(super) form: Form,
+}
+
+impl Piece {
+    /// The message as it came.
+    #[must_use]
+    pub fn message(&self) -> &Bytes {
+        &self.message
+    }
+
+    /// The top-level fields other than entries, in the order of their numbers,
+    /// presence included. Only pieces whose partitions are equal may be merged.
+    #[must_use]
+    pub fn partition(&self) -> &Bytes {
+        &self.partition
+    }
+
+    /// How many bytes this piece adds to a merged message (which has the
+    /// partition's bytes once, besides).
+    #[must_use]
+    pub fn merged_len(&self) -> usize {
+        self.merged_len
+    }
+
+    /// How many entries it holds; at least one.
+    #[must_use]
+    pub fn entries(&self) -> u32 {
+        self.entries
+    }
+
+    /// The form in which it came.
+    #[must_use]
+    pub fn form(&self) -> Form {
+        self.form
+    }
+}
+
+/// What one pass gathers.
+#[derive(Default)]
+struct Tally {
+    alone: Option<Reason>,
+    entries: u32,
+    batched_len: usize,
+    /// Length of the single form's fields once they are renumbered.
+    lifted_len: usize,
+    lifted: Lifted,
+    others: Vec<(u32, usize, usize)>,
+}
+
+/// Whether the single form was met, and which required fields it held.
+#[derive(Default)]
+struct Lifted {
+    any: bool,
+    held: u64,
+}
+
+impl Plan {
+    /// Reads `message` once. `Ok` says that it is valid, so that it can harm
+    /// no batch that it joins; `Err` is for its sender alone.
+    ///
+    /// # Errors
+    /// Where the bytes are not the request's message, or a value in it is one
+    /// that the plan refuses.
+    pub fn scan(&self, message: &Bytes) -> Result<Scan, ScanError> {
+        if message.len() > MAX_MESSAGE {
+            return Err(ScanError::TooLarge {
+                len: message.len(),
+                max: MAX_MESSAGE,
+            });
+        }
+        let buf = &message[..];
+        let mut tally = Tally::default();
+        let mut at = 0;
+        while at < buf.len() {
+            let read = record::read(buf, at).map_err(|why| self.malformed(self.request, why))?;
+            self.top_record(buf, &read, &mut tally)?;
+            at = read.end;
+        }
+        let form = self.form(&tally)?;
+        if let Some(reason) = tally.alone {
+            return Ok(Scan::Alone(reason));
+        }
+        let (entries, merged_len) = match form {
+            Form::Batch => (tally.entries, tally.batched_len),
+            Form::Single => (1, self.entry_len(tally.lifted_len)),
+        };
+        let partition = partition(message, tally.others);
+        Ok(Scan::Merge(Piece {
+            message: message.clone(),
+            partition,
+            merged_len,
+            lifted_len: tally.lifted_len,
+            entries,
+            form,
+        }))
+    }
+
+    #[inline]
+    fn top_record(&self, buf: &[u8], read: &Record, tally: &mut Tally) -> Result<(), ScanError> {
+        match self.top.at(read.number) {
+            Some(Role::Batched) => {
+                self.entry(buf, read, tally)?;
+                tally.entries += 1;
+                tally.batched_len += read.end - read.start;
+            }
+            Some(Role::Lifted {
+                to, tag_len, name, ..
+            }) => {
+                let entry = &self.messages[self.entry];
+                let field = &entry.fields[*to];
+                // Depth 2: a lifted value ends up inside an entry.
+                let alone = self.value(field, name, buf, read, 2)?;
+                tally.alone = tally.alone.or(alone);
+                tally.lifted.any = true;
+                tally.lifted.held = entry.held(field, buf, read, tally.lifted.held);
+                tally.lifted_len += tag_len + (read.end - read.value);
+            }
+            Some(Role::Other(index)) => {
+                let field = &self.messages[self.request].fields[*index];
+                let alone = self.value(field, &field.name, buf, read, 1)?;
+                tally.alone = tally.alone.or(alone);
+                if tally.others.len() < MAX_OTHERS {
+                    tally.others.push((read.number, read.start, read.end));
+                } else {
+                    tally.alone = tally.alone.or(Some(Reason::ManyFields));
+                }
+            }
+            None => tally.alone = tally.alone.or(Some(unknown(read))),
+        }
+        Ok(())
+    }
+
+    /// Checks one record of the batched field.
+    #[inline]
+    fn entry(&self, buf: &[u8], read: &Record, tally: &mut Tally) -> Result<(), ScanError> {
+        if read.wire != Wire::Len {
+            return Err(wire_type(&self.batched_name, read.wire, Wire::Len));
+        }
+        let alone = self
+            .message(self.entry, buf, read.payload, read.end, 1)
+            .map_err(|error| error.under(&self.batched_name, Some(tally.entries)))?;
+        tally.alone = tally.alone.or(alone);
+        Ok(())
+    }
+
+    /// Checks the message of type `index` that lies at `at..end`.
+    fn message(
+        &self,
+        index: usize,
+        buf: &[u8],
+        mut at: usize,
+        end: usize,
+        depth: u32,
+    ) -> Result<Option<Reason>, ScanError> {
+        let message = &self.messages[index];
+        if depth > MAX_DEPTH {
+            return Err(self.malformed(index, Malformed::Depth { at }));
+        }
+        let within = &buf[..end];
+        let mut alone = None;
+        let mut held = 0;
+        while at < end {
+            let read = record::read(within, at).map_err(|why| self.malformed(index, why))?;
+            match message.by_number.at(read.number) {
+                Some(&(index, _)) => {
+                    let field = &message.fields[index];
+                    let reason = self.value(field, &field.name, within, &read, depth + 1)?;
+                    alone = alone.or(reason);
+                    held = message.held(field, within, &read, held);
+                }
+                None => alone = alone.or(Some(unknown(&read))),
+            }
+            at = read.end;
+        }
+        match message.missing(held) {
+            Some(field) => Err(ScanError::Empty {
+                field: field.name.clone(),
+            }),
+            None => Ok(alone),
+        }
+    }
+
+    /// Checks one value of a known field; `depth` is that of a message in it.
+    #[inline]
+    fn value(
+        &self,
+        field: &Field,
+        name: &str,
+        buf: &[u8],
+        read: &Record,
+        depth: u32,
+    ) -> Result<Option<Reason>, ScanError> {
+        let expected = match field.kind {
+            Kind::Bytes | Kind::Text | Kind::Message(_) => Wire::Len,
+            Kind::Varint => Wire::Varint,
+            Kind::Fixed32 => Wire::Fixed32,
+            Kind::Fixed64 => Wire::Fixed64,
+            Kind::Group => Wire::Group,
+        };
+        if read.wire != expected {
+            let packed = field.repeated && read.wire == Wire::Len && expected != Wire::Group;
+            return match packed {
+                true => self.packed(buf, read, expected).map(|()| None),
+                false => Err(wire_type(name, read.wire, expected)),
+            };
+        }
+        let payload = read.payload(buf);
+        match field.max_len {
+            Some(max) if payload.len() > max => return Err(too_long(name, payload.len(), max)),
+            _ => {}
+        }
+        match field.kind {
+            Kind::Text => {
+                std::str::from_utf8(payload)
+                    .map(|_| None)
+                    .map_err(|error| ScanError::NotUtf8 {
+                        field: name.to_owned(),
+                        valid: error.valid_up_to(),
+                    })
+            }
+            Kind::Message(index) => self
+                .message(index, buf, read.payload, read.end, depth)
+                .map_err(|error| error.under(name, None)),
+            Kind::Group => Ok(Some(Reason::Group)),
+            Kind::Bytes | Kind::Varint | Kind::Fixed32 | Kind::Fixed64 => Ok(None),
+        }
+    }
+
+    /// Checks a packed list of numbers.
+    fn packed(&self, buf: &[u8], read: &Record, element: Wire) -> Result<(), ScanError> {
+        let within = &buf[..read.end];
+        let mut at = read.payload;
+        while at < read.end {
+            let next = match element {
+                Wire::Fixed32 => at + 4,
+                Wire::Fixed64 => at + 8,
+                _ => {
+                    record::varint(within, at, read.start)
+                        .map_err(|why| self.malformed(self.request, why))?
+                        .1
+                }
+            };
+            if next > read.end {
+                return Err(self.malformed(self.request, Malformed::Truncated { at: read.start }));
+            }
+            at = next;
+        }
+        Ok(())
+    }
+
+    /// Which form the message has, once it has been read to its end.
+    fn form(&self, tally: &Tally) -> Result<Form, ScanError> {
+        match (tally.entries > 0, tally.lifted.any) {
+            (true, false) => Ok(Form::Batch),
+            (false, true) => match self.messages[self.entry].missing(tally.lifted.held) {
+                None => Ok(Form::Single),
+                Some(field) => Err(ScanError::Empty {
+                    field: self.single_name(field).to_owned(),
+                }),
+            },
+            (true, true) => Err(ScanError::BothForms {
+                message: self.messages[self.request].name.clone(),
+                batched: self.batched_name.clone(),
+                single: self
+                    .lift()
+                    .map(|lift| lift.from.clone())
+                    .unwrap_or_default(),
+            }),
+            (false, false) => Err(ScanError::NoEntries {
+                message: self.messages[self.request].name.clone(),
+                field: self.batched_name.clone(),
+                single: self
+                    .lift()
+                    .map(|lift| format!(", or send {}", lift.from))
+                    .unwrap_or_default(),
+            }),
+        }
+    }
+
+    /// What the single form calls `field`, or the entry's name for it where
+    /// the single form has no such field.
+    #[cold]
+    fn single_name<'a>(&'a self, field: &'a Field) -> &'a str {
+        self.lift()
+            .and_then(|lift| lift.fields.iter().find(|lifted| lifted.to == field.number))
+            .map_or(&field.name, |lifted| &lifted.name)
+    }
+
+    /// Bytes that an entry of `len` bytes takes in a merged message.
+    #[inline]
+    fn entry_len(&self, len: usize) -> usize {
+        varint_len(u64::from(self.batched) << 3) + varint_len(len as u64) + len
+    }
+
+    #[cold]
+    fn malformed(&self, message: usize, why: Malformed) -> ScanError {
+        ScanError::Malformed {
+            message: self.messages[message].name.clone(),
+            why,
+        }
+    }
+}
+
+impl Checked {
+    /// `held` with `read`, a record of `field`, taken into account.
+    #[inline]
+    fn held(&self, field: &Field, buf: &[u8], read: &Record, held: u64) -> u64 {
+        if !field.require {
+            return held;
+        }
+        let bit = self.by_number.at(field.number).map_or(0, |&(_, bit)| bit);
+        // Of a scalar that stands twice the last counts, as for any decoder.
+        let presence = field.repeated || matches!(field.kind, Kind::Message(_) | Kind::Group);
+        match presence || !read.is_default(buf) {
+            true => held | bit,
+            false => held & !bit,
+        }
+    }
+
+    /// The first required field that is not among `held`.
+    #[inline]
+    fn missing(&self, held: u64) -> Option<&Field> {
+        if held & self.required == self.required {
+            return None;
+        }
+        self.fields.iter().find(|field| {
+            field.require
+                && self
+                    .by_number
+                    .at(field.number)
+                    .is_some_and(|&(_, bit)| held & bit == 0)
+        })
+    }
+}
+
+#[cold]
+fn unknown(read: &Record) -> Reason {
+    match read.wire {
+        Wire::Group => Reason::Group,
+        _ => Reason::UnknownField,
+    }
+}
+
+#[cold]
+fn wire_type(field: &str, found: Wire, expected: Wire) -> ScanError {
+    ScanError::WireType {
+        field: field.to_owned(),
+        found,
+        expected,
+    }
+}
+
+#[cold]
+fn too_long(field: &str, len: usize, max: usize) -> ScanError {
+    ScanError::TooLong {
+        field: field.to_owned(),
+        len,
+        max,
+    }
+}
+
+/// The bytes of `others` in the order of their numbers; the order of equal
+/// numbers is theirs, since it is the order of a repeated field's elements.
+#[inline]
+fn partition(message: &Bytes, mut others: Vec<(u32, usize, usize)>) -> Bytes {
+    if others.is_empty() {
+        return Bytes::new();
+    }
+    others.sort_by_key(|&(number, ..)| number);
+    let contiguous = others.windows(2).all(|pair| pair[0].2 == pair[1].1);
+    match (contiguous, others.first(), others.last()) {
+        (true, Some(&(_, start, _)), Some(&(_, _, end))) => message.slice(start..end),
+        _ => {
+            let mut bytes = BytesMut::new();
+            others
+                .iter()
+                .for_each(|&(_, start, end)| bytes.extend_from_slice(&message[start..end]));
+            bytes.freeze()
+        }
+    }
+}
