@@ -1,1 +1,27 @@
 //! The rules of which methods batch, and how.
+//!
+//! A policy file is read three times, each time into something that promises
+//! more: text into a tree that knows its places (`tree`), the tree into the
+//! file's shape (`file`), the shape into a [`Policy`] (`rules`, with names
+//! resolved by `descriptors`). A [`Policy`] needs no further checking by
+//! anyone. All faults of a file are found in one go, since an operator who
+//! mends one at a time gives up before the last.
+
+mod describe;
+mod descriptors;
+mod fault;
+mod file;
+mod metadata;
+mod method;
+mod rules;
+mod section;
+mod tree;
+mod units;
+
+pub use describe::describe;
+pub use fault::{Fault, Faults, Position};
+pub use metadata::{Classify, MetadataRules, OtherMetadata};
+pub use rules::{Listen, Method, Mode, Pipeline, Policy, Shed, ShedStatus, Upstream};
+
+#[cfg(test)]
+mod tests;

@@ -255,6 +255,30 @@ impl Plan {
         self.batched
     }
 
+    /// Full name of the request's type.
+    #[must_use]
+    pub fn request_name(&self) -> &str {
+        &self.messages[self.request].name
+    }
+
+    /// Name of the field that holds entries.
+    #[must_use]
+    pub fn batched_name(&self) -> &str {
+        &self.batched_name
+    }
+
+    /// The fields of an entry.
+    #[must_use]
+    pub fn entry_fields(&self) -> &[Field] {
+        &self.messages[self.entry].fields
+    }
+
+    /// The request's fields other than the one that holds entries.
+    pub fn other_fields(&self) -> impl Iterator<Item = &Field> {
+        let fields = self.messages[self.request].fields.iter();
+        fields.filter(|field| field.number != self.batched)
+    }
+
     /// Numbers of the entry's fields that together are its key.
     #[must_use]
     pub fn entry_key(&self) -> &[u32] {

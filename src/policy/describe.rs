@@ -1,0 +1,224 @@
+//! A policy in words that a person checks against what was meant.
+
+use std::fmt::Write as _;
+
+use super::{
+    metadata::OtherMetadata,
+    rules::{Listen, Method, Mode, Pipeline, Policy, ShedStatus, Upstream},
+    units::{show_duration, show_size},
+};
+use crate::{batch::Close, limit::Algorithm, wire::Plan};
+
+/// What `policy` does, method by method, as `ferry check` prints it.
+#[must_use]
+pub fn describe(policy: &Policy) -> String {
+    let mut text = String::new();
+    let listen: Vec<_> = policy
+        .listen
+        .iter()
+        .map(|Listen::Tcp(address)| address.to_string())
+        .collect();
+    line(&mut text, "listen", &listen.join(", "));
+    line(
+        &mut text,
+        "admin",
+        &policy
+            .admin
+            .map_or("off".into(), |address| address.to_string()),
+    );
+    line(&mut text, "upstream", &upstream(policy));
+    line(&mut text, "limit", &limit(policy));
+    line(&mut text, "shed", &shed(policy));
+    let rules = &policy.metadata;
+    let identity = match rules.identity() {
+        [] => "no key is identity".to_owned(),
+        keys => format!("{} must be equal within a batch", keys.join(", ")),
+    };
+    let other = match rules.other() {
+        OtherMetadata::Alone => "a call with any other goes alone",
+        OtherMetadata::Identity => "any other must be equal too",
+    };
+    line(
+        &mut text,
+        "metadata",
+        &format!(
+            "{identity}; {} ignored; {other}",
+            rules.ignored().join(", ")
+        ),
+    );
+    for method in &policy.methods {
+        describe_method(&mut text, policy, method);
+    }
+    text
+}
+
+fn line(text: &mut String, name: &str, what: &str) {
+    writeln!(text, "{name:<13}{what}").expect("a String takes all that is written");
+}
+
+fn upstream(policy: &Policy) -> String {
+    let target = match &policy.upstream {
+        Upstream::Embedded {
+            data_dir,
+            pipeline,
+            groups,
+        } => {
+            let pipeline = match pipeline {
+                Pipeline::Full => "pipelined",
+                Pipeline::Serial => "one proposal at a time",
+            };
+            format!(
+                "an embedded Raft group in {} ({groups} group, {pipeline})",
+                data_dir.display()
+            )
+        }
+        Upstream::Remote { endpoints } => {
+            let endpoints: Vec<_> = endpoints
+                .iter()
+                .filter_map(|uri| uri.authority())
+                .map(ToString::to_string)
+                .collect();
+            format!("{}; methods not listed are forwarded", endpoints.join(", "))
+        }
+    };
+    format!(
+        "{target}; a batch ends after {} at the latest",
+        show_duration(policy.batch_timeout)
+    )
+}
+
+fn limit(policy: &Policy) -> String {
+    let limit = policy.limit;
+    match limit.algorithm {
+        Algorithm::Fixed => format!("{} batches in flight, always", limit.max),
+        Algorithm::Little => format!(
+            "{} to {} batches in flight, found by Little's law",
+            limit.min, limit.max
+        ),
+    }
+}
+
+fn shed(policy: &Policy) -> String {
+    let status = match policy.shed.status {
+        ShedStatus::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        ShedStatus::Unavailable => "UNAVAILABLE",
+    };
+    let pushback = if policy.shed.pushback {
+        "with"
+    } else {
+        "without"
+    };
+    format!("{status}, {pushback} a hint when to come again")
+}
+
+fn describe_method(text: &mut String, policy: &Policy, method: &Method) {
+    let mode = match (method.mode, &policy.upstream) {
+        (Mode::Enforce, _) => "enforce: single calls leave as batches",
+        (Mode::Off, Upstream::Remote { .. }) => "off: forwarded, as if it were not listed",
+        (Mode::Off, Upstream::Embedded { .. }) => "off: every call is a proposal of its own",
+    };
+    writeln!(text, "\n{}", &method.path[1..]).expect("a String takes all that is written");
+    line(text, "  mode", mode);
+    forms(text, &method.plan);
+    line(text, "  refused", &refused(method));
+    let others: Vec<_> = method
+        .plan
+        .other_fields()
+        .map(|field| field.name.clone())
+        .collect();
+    if !others.is_empty() {
+        line(
+            text,
+            "  partition",
+            &format!("{} must be equal within a batch", others.join(", ")),
+        );
+    }
+    line(
+        text,
+        "  alone if",
+        "it has a field that the descriptors do not know, a group, or is larger than a window",
+    );
+    line(text, "  reply", "copied to every caller");
+    line(
+        text,
+        "  on error",
+        "status, message and details copied to every caller; never bisected, never tried again",
+    );
+    let window = method.window;
+    let close = match window.close {
+        Close::Adaptive => "at once while the upstream is idle, else paced",
+        Close::Fixed => "full or when the linger has passed",
+    };
+    let sizes = format!(
+        "at most {} entries or {}; linger {}; closes {close}",
+        window.max_entries,
+        show_size(window.max_bytes as u64),
+        show_duration(window.linger),
+    );
+    line(text, "  window", &sizes);
+    let (wait, bytes) = (
+        show_duration(method.queue.max_wait),
+        show_size(method.queue.max_bytes as u64),
+    );
+    line(
+        text,
+        "  queue",
+        &format!("at most {bytes}; an entry waits {wait} at most, then it is shed"),
+    );
+}
+
+/// How the entries are found, by names and numbers.
+fn forms(text: &mut String, plan: &Plan) {
+    let (request, batched) = (plan.request_name(), plan.batched_name());
+    let number = plan.batched_field();
+    line(
+        text,
+        "  batch form",
+        &format!("{request}: field {number} ({batched}), concatenated; counted one by one"),
+    );
+    let Some(lift) = plan.lift() else { return };
+    let fields: Vec<_> = lift
+        .fields
+        .iter()
+        .map(|field| {
+            let to = plan
+                .entry_fields()
+                .iter()
+                .find(|entry| entry.number == field.to);
+            let to = to.map_or("", |entry| entry.name.as_str());
+            format!(
+                "field {} ({}) -> {batched}[].{to} ({})",
+                field.from, field.name, field.to
+            )
+        })
+        .collect();
+    let both = "both forms share a batch";
+    line(
+        text,
+        "  single form",
+        &format!("{}: {}; {both}", lift.from, fields.join(", ")),
+    );
+}
+
+/// What is answered with INVALID_ARGUMENT, to that caller alone.
+fn refused(method: &Method) -> String {
+    let batched = method.plan.batched_name();
+    let mut rules = vec![
+        format!("no {batched}"),
+        "not protobuf".into(),
+        "strings not UTF-8".into(),
+    ];
+    for field in method.plan.entry_fields() {
+        if field.require {
+            rules.push(format!("{} empty", field.name));
+        }
+        if let Some(max) = field.max_len {
+            rules.push(format!("{} over {max} bytes", field.name));
+        }
+    }
+    rules.push(format!(
+        "a message over {}",
+        show_size(method.max_message_bytes as u64)
+    ));
+    rules.join("; ")
+}

@@ -1,0 +1,319 @@
+//! Policies that load, and what comes of them.
+
+use std::{fs, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+
+use super::*;
+use crate::{
+    batch::{Close, QueueSettings, WindowSettings},
+    limit::{Algorithm, LimitSettings},
+    wire::{Form, Scan},
+};
+
+const ROBUSTMQ: &str = include_str!("../../../policies/robustmq.yaml");
+
+#[test]
+fn the_built_in_policy_loads() {
+    let policy = Policy::embedded();
+    let Upstream::Embedded {
+        data_dir,
+        pipeline: Pipeline::Full,
+        groups,
+    } = &policy.upstream
+    else {
+        panic!("must be embedded and pipelined: {:?}", policy.upstream);
+    };
+    assert_eq!(
+        (data_dir.as_path(), groups.get()),
+        (Path::new("ferry-data"), 1)
+    );
+    assert_eq!(policy.shed.status, ShedStatus::ResourceExhausted);
+    assert_eq!(
+        policy.methods[0].path,
+        "/meta.service.mqtt.MqttService/CreateSession"
+    );
+}
+
+#[test]
+fn the_robustmq_policy_loads() {
+    let policy = load(ROBUSTMQ).expect("the shipped policy is sound");
+    let Upstream::Remote { endpoints } = &policy.upstream else {
+        panic!("must be remote")
+    };
+    assert_eq!(
+        endpoints
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>(),
+        ["http://127.0.0.1:1228/"]
+    );
+    assert_eq!(policy.shed.status, ShedStatus::Unavailable);
+}
+
+#[test]
+fn the_shipped_policies_say_what_the_defaults_are() {
+    let least = "version: 1\nupstream: {endpoints: [http://127.0.0.1:1228]}\nmethods:\n  \
+                 - {selector: meta.service.mqtt.MqttService/CreateSession, batched_field: sessions}\n";
+    let default = load(least).expect("everything else has a default");
+    let remote = load(ROBUSTMQ).expect("the shipped policy is sound");
+    for written in [Policy::embedded(), remote] {
+        assert_eq!(written.listen, default.listen);
+        assert_eq!(written.admin, default.admin);
+        assert_eq!(written.limit, default.limit);
+        assert_eq!(written.batch_timeout, default.batch_timeout);
+        assert_eq!(written.shed.pushback, default.shed.pushback);
+        assert_eq!(written.metadata.identity(), default.metadata.identity());
+        let (written, default) = (&written.methods[0], &default.methods[0]);
+        assert_eq!(written.window, default.window);
+        assert_eq!(written.queue, default.queue);
+        assert_eq!(written.max_message_bytes, default.max_message_bytes);
+    }
+}
+
+#[test]
+fn the_defaults_are_those_of_the_documentation() {
+    let policy = Policy::embedded();
+    assert_eq!(policy.listen, [Listen::Tcp(([127, 0, 0, 1], 1229).into())]);
+    assert_eq!(policy.admin, Some(([127, 0, 0, 1], 9901).into()));
+    assert_eq!(
+        policy.limit,
+        LimitSettings {
+            algorithm: Algorithm::Little,
+            min: 1,
+            max: 256
+        }
+    );
+    assert_eq!(policy.batch_timeout, Duration::from_secs(10));
+    let max_entries = 500.try_into().expect("not zero");
+    let linger = Duration::from_millis(2);
+    let window = WindowSettings {
+        max_entries,
+        max_bytes: 1 << 20,
+        linger,
+        close: Close::Adaptive,
+    };
+    assert_eq!(policy.methods[0].window, window);
+    let queue = QueueSettings {
+        max_wait: Duration::from_secs(1),
+        max_bytes: 64 << 20,
+    };
+    assert_eq!(policy.methods[0].queue, queue);
+}
+
+#[test]
+fn values_are_taken_over_as_written() {
+    let policy = load(&with(
+        "{algorithm: little, min: 1, max: 256}",
+        "{algorithm: fixed, max: 20}",
+    ));
+    let limit = policy.expect("a fixed limit needs one number").limit;
+    assert_eq!(
+        limit,
+        LimitSettings {
+            algorithm: Algorithm::Fixed,
+            min: 20,
+            max: 20
+        }
+    );
+    let policy = load(&with("{address: 127.0.0.1:0}\nup", "off\nup")).expect("admin may be off");
+    assert_eq!(policy.admin, None);
+    let policy = load(&with("mode: enforce", "mode: off")).expect("off is no boolean");
+    assert_eq!(policy.methods[0].mode, Mode::Off);
+    let policy = load(&with(
+        "linger: 2ms, close: adaptive",
+        "linger: 50us, close: fixed",
+    ));
+    let window = policy.expect("50us is the least").methods[0].window;
+    assert_eq!(
+        (window.linger, window.close),
+        (Duration::from_micros(50), Close::Fixed)
+    );
+    let serial = "endpoints: [http://127.0.0.1:1228]";
+    let policy = load(&with(
+        serial,
+        "embedded: {data_dir: /var/lib/ferry, pipeline: serial}",
+    ));
+    let upstream = policy.expect("an embedded group may be serial").upstream;
+    assert!(matches!(
+        upstream,
+        Upstream::Embedded {
+            pipeline: Pipeline::Serial,
+            ..
+        }
+    ));
+}
+
+#[test]
+fn the_plan_merges_both_generations_of_create_session() {
+    let plan = Policy::embedded().methods.remove(0).plan;
+    let old = Bytes::from_static(b"\x12\x01a\x1a\x01x");
+    let new = Bytes::from_static(b"\x0a\x06\x0a\x01b\x12\x01y");
+    let piece = |message| match plan.scan(message) {
+        Ok(Scan::Merge(piece)) => piece,
+        other => panic!("must merge: {other:?}"),
+    };
+    let pieces = [piece(&old), piece(&new)];
+    assert_eq!(pieces[0].form(), Form::Single);
+    let mut out = BytesMut::new();
+    plan.merge(&pieces, &mut out);
+    assert_eq!(
+        &out[..],
+        b"\x0a\x06\x0a\x01a\x12\x01x\x0a\x06\x0a\x01b\x12\x01y"
+    );
+}
+
+#[test]
+fn the_plan_refuses_what_would_poison_a_batch() {
+    let plan = Policy::embedded().methods.remove(0).plan;
+    let refusal = |message: &[u8]| {
+        plan.scan(&Bytes::copy_from_slice(message))
+            .expect_err("must be refused")
+            .to_string()
+    };
+    assert!(refusal(b"\x12\x01a").starts_with("session: is empty"));
+    assert!(refusal(b"\x0a\x03\x12\x01y").starts_with("sessions[0].client_id: is empty"));
+    assert!(refusal(b"").starts_with("meta.service.mqtt.CreateSessionRequest.sessions: must have"));
+    let long = [&b"\x12\x80\x80\x04"[..], &[b'a'; 65_536], b"\x1a\x01x"].concat();
+    assert!(refusal(&long).starts_with("client_id: 65536 bytes: must be at most 65535"));
+}
+
+const PROTO: &str = r#"syntax = "proto3"; package shop; import "shop/common.proto";
+service Orders { rpc Place(PlaceRequest) returns (PlaceReply); rpc Watch(PlaceRequest) returns (stream PlaceReply); }
+message PlaceRequest { repeated Order orders = 4; string shop = 1; repeated string notes = 2; }
+message PlaceReply {}
+message Old { string id = 5; Address to = 6; int32 count = 7; }"#;
+const COMMON: &str = r#"syntax = "proto3"; package shop;
+message Order { string id = 1; Address to = 2; sint32 count = 3; repeated fixed32 parts = 4; map<string, Order> gifts = 5; }
+message Address { string town = 1; }"#;
+const SHOP: &str = "version: 1\nupstream: {endpoints: [http://127.0.0.1:1]}\ndescriptors: [DESCRIPTORS]\nmethods:\n\
+    - {selector: shop.Orders/METHOD, batched_field: orders, entry_key: [id], require: [id, to], LIFT}\n";
+
+/// A folder with a policy's .proto files, one of which imports the other from the folder's root.
+fn shop() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a temporary directory can be made");
+    fs::create_dir(folder.path().join("shop")).expect("it is empty");
+    fs::write(folder.path().join("shop/orders.proto"), PROTO).expect("it is writable");
+    fs::write(folder.path().join("shop/common.proto"), COMMON).expect("it is writable");
+    folder
+}
+
+fn load_shop(folder: &Path, descriptors: &str, method: &str, lift: &str) -> Result<Policy, Faults> {
+    let yaml = SHOP
+        .replace("DESCRIPTORS", descriptors)
+        .replace("METHOD", method)
+        .replace("LIFT", lift);
+    Policy::load(&yaml, &folder.join("policy.yaml"))
+}
+
+#[test]
+fn a_service_that_nobody_here_has_seen_is_described_by_its_proto_file() {
+    let folder = shop();
+    let lift = "lift: {from: Old, fields: {id: id, to: to}}";
+    let policy = load_shop(folder.path(), "shop/orders.proto", "Place", lift).expect("it is sound");
+    let plan = &policy.methods[0].plan;
+    assert_eq!((plan.batched_field(), plan.entry_key()), (4, &[1][..]));
+    let others: Vec<_> = plan
+        .other_fields()
+        .map(|field| field.name.as_str())
+        .collect();
+    assert_eq!(others, ["shop", "notes"]);
+    // id and to.town, lifted; the town is not UTF-8 in the second.
+    let scan = |message: &'static [u8]| plan.scan(&Bytes::from_static(message));
+    assert!(matches!(
+        scan(b"\x2a\x01i\x32\x03\x0a\x01t"),
+        Ok(Scan::Merge(_))
+    ));
+    let error = scan(b"\x2a\x01i\x32\x03\x0a\x01\xff").expect_err("a string is UTF-8 at any depth");
+    assert!(
+        error.to_string().starts_with("to.town: not valid UTF-8"),
+        "{error}"
+    );
+    // A gift holds an order, whose type holds gifts; only the entry's own id is required.
+    let gift = b"\x22\x0f\x0a\x01i\x12\x00\x2a\x08\x0a\x01g\x12\x03\x0a\x01j";
+    assert!(
+        matches!(scan(&gift[..17]), Ok(Scan::Merge(_))),
+        "{:?}",
+        scan(&gift[..17])
+    );
+}
+
+#[test]
+fn a_compiled_descriptor_set_serves_as_well() {
+    let folder = shop();
+    let set = protox::compile(["shop/orders.proto"], [folder.path()]).expect("it compiles");
+    let bytes = prost::Message::encode_to_vec(&set);
+    fs::write(folder.path().join("shop.bin"), bytes).expect("it is writable");
+    load_shop(folder.path(), "shop.bin", "Place", "mode: enforce").expect("it is sound");
+}
+
+#[test]
+fn descriptors_and_names_that_do_not_fit_are_faults_with_their_line() {
+    let folder = shop();
+    fs::write(folder.path().join("broken.proto"), "message {").expect("it is writable");
+    let fault = |descriptors: &str, method: &str, lift: &str| {
+        load_shop(folder.path(), descriptors, method, lift)
+            .expect_err("must be refused")
+            .to_string()
+    };
+    let plain = "mode: enforce";
+    assert!(
+        fault("missing.proto", "Place", plain)
+            .contains("line 3, column 15: descriptors[0]: missing.proto: cannot be read")
+    );
+    assert!(
+        fault("broken.proto", "Place", plain)
+            .contains("line 3, column 15: descriptors[0]: broken.proto:")
+    );
+    assert!(
+        fault("policy.bin", "Place", plain).contains("shop.Orders"),
+        "the service is then unknown too"
+    );
+    assert!(
+        fault("shop/orders.proto", "Watch", plain)
+            .contains("line 5, column 14: methods[0].selector: shop.Orders/Watch: streams")
+    );
+    let kinds = fault(
+        "shop/orders.proto",
+        "Place",
+        "lift: {from: Old, fields: {id: id, to: to, count: count}}",
+    );
+    assert!(
+        kinds.contains("lift.fields.count: is int32, count is sint32; both must be the same"),
+        "{kinds}"
+    );
+    let unfilled = fault(
+        "shop/orders.proto",
+        "Place",
+        "lift: {from: Old, fields: {id: id}}",
+    );
+    assert!(unfilled.contains("lift.fields: must fill to"), "{unfilled}");
+    let ambiguous = fault(
+        "shop/orders.proto",
+        "Place",
+        "lift: {from: Order, fields: {id: id, to: to}}",
+    );
+    assert!(ambiguous.contains("share field number"), "{ambiguous}");
+}
+
+#[test]
+fn the_description_says_what_the_plan_does() {
+    let text = describe(&Policy::embedded());
+    for sentence in [
+        "listen       127.0.0.1:1229\n",
+        "an embedded Raft group in ferry-data",
+        "1 to 256 batches in flight",
+        "authorization, token must be equal within a batch",
+        "\nmeta.service.mqtt.MqttService/CreateSession\n",
+        "meta.service.mqtt.CreateSessionRequest: field 1 (sessions)",
+        "meta.service.mqtt.OldCreateSession: field 2 (client_id) -> sessions[].client_id (1), field 3 (session) -> sessions[].session (2); both forms share a batch",
+        "client_id empty; client_id over 65535 bytes; session empty",
+        "at most 500 entries or 1MiB; linger 2ms",
+        "at most 64MiB; an entry waits 1s at most",
+    ] {
+        assert!(
+            text.contains(sentence),
+            "{sentence:?} is missing in:\n{text}"
+        );
+    }
+}
