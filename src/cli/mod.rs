@@ -12,6 +12,7 @@ use clap::{Parser, error::ErrorKind};
 use serde::Serialize;
 
 pub mod bench;
+pub mod demo;
 
 /// The flags make no sense.
 const USAGE: u8 = 2;
@@ -31,6 +32,8 @@ enum Command {
     /// Measure a server with a load of old or new clients
     #[command(subcommand)]
     Bench(bench::BenchCommand),
+    /// The article live: before and after, on this machine, in a minute
+    Demo(demo::Demo),
 }
 
 /// How a report is printed.
@@ -73,6 +76,7 @@ impl Cli {
     pub fn run(self) -> Result<ExitCode> {
         match self.command {
             Command::Bench(command) => bench::run(command),
+            Command::Demo(flags) => demo::run(flags),
         }
     }
 }
