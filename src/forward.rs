@@ -9,12 +9,12 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use prometheus::IntCounterVec;
 use tonic::{Code, Status, body::Body, service::Routes};
 use tower::{Service, ServiceExt};
 
-use crate::upstream::{RemoteClient, strip_hop_by_hop};
+use crate::upstream::RemoteClient;
 
 /// Where forwarded calls go.
 #[derive(Clone, Debug)]
@@ -78,6 +78,19 @@ impl Service<Request<Body>> for Forwarder {
             forwarder.count(&response);
             Ok(response)
         })
+    }
+}
+
+/// Headers that name one hop's connection and must not be passed on.
+fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    for name in [
+        "connection",
+        "proxy-connection",
+        "keep-alive",
+        "transfer-encoding",
+        "upgrade",
+    ] {
+        headers.remove(name);
     }
 }
 

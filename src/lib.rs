@@ -7,7 +7,9 @@
 //!                               └─► forward (everything else, byte for byte)
 //! ```
 //!
-//! The modules stand in the order in which a call passes them.
+//! The modules stand in the order in which a call passes them; below them,
+//! what all of them go by (`policy`, `telemetry`) and what puts them together
+//! (`stack`, `cli`).
 
 // A pure core's tests count time from some instant, and any will do.
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
@@ -15,18 +17,24 @@
 #[cfg(feature = "full")]
 pub mod accept;
 pub mod batch;
-pub mod limit;
-pub mod reply;
 #[cfg(feature = "full")]
 pub mod cli;
+#[cfg(feature = "full")]
+pub mod forward;
+pub mod limit;
 #[cfg(feature = "full")]
 pub mod meta;
 #[cfg(feature = "full")]
 pub mod policy;
 #[cfg(feature = "full")]
 pub mod raft;
+pub mod reply;
+#[cfg(feature = "full")]
+pub mod stack;
 #[cfg(feature = "full")]
 pub mod telemetry;
+#[cfg(feature = "full")]
+pub mod upstream;
 pub mod wire;
 
 /// What `build.rs` compiles from `proto/`.

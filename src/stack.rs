@@ -12,10 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use tonic::{Code, Status, service::Routes};
-use tower::{
-    Service, ServiceBuilder,
-    util::BoxCloneSyncService,
-};
+use tower::{Service, ServiceBuilder, util::BoxCloneSyncService};
 
 use crate::{
     accept::{
@@ -119,11 +116,17 @@ impl Stack {
         group: Option<Group>,
         metrics: Metrics,
     ) -> Result<Self, StackError> {
-        let methods: Vec<_> = policy.methods.iter().filter(|method| method.mode == Mode::Enforce).collect();
+        let methods: Vec<_> = policy
+            .methods
+            .iter()
+            .filter(|method| method.mode == Mode::Enforce)
+            .collect();
         let counted = count_methods(&methods, &metrics)?;
         let (upstream, forward) = match (&group, &policy.upstream) {
             (Some(group), _) => embedded(group, &methods, policy.batch_timeout)?,
-            (None, Upstream::Remote { endpoints }) => remote(endpoints, &methods, policy.batch_timeout),
+            (None, Upstream::Remote { endpoints }) => {
+                remote(endpoints, &methods, policy.batch_timeout)
+            }
             (None, Upstream::Embedded { .. }) => {
                 let group = open_group(policy, &metrics).await?;
                 let group = group.expect("the policy's upstream is embedded");
@@ -143,7 +146,12 @@ impl Stack {
             .service(upstream);
         let gauges = metrics.limiter(view.clone(), Arc::clone(batched.queue()))?;
         let door = Door {
-            router: Router::new(methods.iter().enumerate().map(|(index, method)| (&*method.path, index))),
+            router: Router::new(
+                methods
+                    .iter()
+                    .enumerate()
+                    .map(|(index, method)| (&*method.path, index)),
+            ),
             methods: door_methods(&methods, &counted),
             metadata: policy.metadata.clone(),
             shed: shed_answer(policy.shed),
@@ -175,7 +183,12 @@ impl Stack {
         let counted = count_methods(&methods, &metrics)?;
         let (upstream, forward) = embedded(&group, &methods, policy.batch_timeout)?;
         let door = Door {
-            router: Router::new(methods.iter().enumerate().map(|(index, method)| (&*method.path, index))),
+            router: Router::new(
+                methods
+                    .iter()
+                    .enumerate()
+                    .map(|(index, method)| (&*method.path, index)),
+            ),
             methods: door_methods(&methods, &counted),
             // No two calls share a proposal here, so metadata separates nobody.
             metadata: policy::MetadataRules::new(&[], &["*"], policy::OtherMetadata::Alone),
@@ -196,7 +209,11 @@ impl Stack {
         metrics: Metrics,
     ) -> Result<Self, StackError>
     where
-        S: Service<Call, Response = Bytes, Error = BatchError<Status>> + Clone + Send + Sync + 'static,
+        S: Service<Call, Response = Bytes, Error = BatchError<Status>>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
         S::Future: Send,
     {
         let door = Arc::new(door);
@@ -270,7 +287,10 @@ impl Stack {
     /// Returns how many connections had to be closed.
     pub async fn drain(self, patience: Duration) -> usize {
         self.draining.store(true, Ordering::Relaxed);
-        let drains = self.servers.into_iter().map(|server| server.drain(patience));
+        let drains = self
+            .servers
+            .into_iter()
+            .map(|server| server.drain(patience));
         futures_util::future::join_all(drains).await.iter().sum()
     }
 }
@@ -286,20 +306,26 @@ fn count_methods(
 }
 
 fn call_rules(methods: &[&Method], counted: &[Arc<MethodMetrics>]) -> CallRules {
-    let rules = methods.iter().zip(counted).map(|(method, metrics)| MethodRules {
-        window: method.window,
-        queue: method.queue,
-        metrics: Arc::clone(metrics),
-    });
+    let rules = methods
+        .iter()
+        .zip(counted)
+        .map(|(method, metrics)| MethodRules {
+            window: method.window,
+            queue: method.queue,
+            metrics: Arc::clone(metrics),
+        });
     CallRules(rules.collect())
 }
 
 fn door_methods(methods: &[&Method], counted: &[Arc<MethodMetrics>]) -> Vec<DoorMethod> {
-    let doors = methods.iter().zip(counted).map(|(method, metrics)| DoorMethod {
-        plan: Arc::clone(&method.plan),
-        max_message_bytes: method.max_message_bytes,
-        metrics: Arc::clone(metrics),
-    });
+    let doors = methods
+        .iter()
+        .zip(counted)
+        .map(|(method, metrics)| DoorMethod {
+            plan: Arc::clone(&method.plan),
+            max_message_bytes: method.max_message_bytes,
+            metrics: Arc::clone(metrics),
+        });
     doors.collect()
 }
 
@@ -317,7 +343,9 @@ fn embedded(
 ) -> Result<(Batches, Forward), StackError> {
     let targets = methods.iter().map(|method| match &*method.path {
         CREATE_SESSION => Ok((Kind::CreateSession, target(method))),
-        path => Err(StackError::NotEmbedded { path: path.to_owned() }),
+        path => Err(StackError::NotEmbedded {
+            path: path.to_owned(),
+        }),
     });
     let upstream = Embedded::new(group.clone(), targets.collect::<Result<_, _>>()?, timeout);
     let service = MqttServiceServer::new(MetaService::new(group.clone()));

@@ -161,7 +161,10 @@ fn judge(first: &[u8]) -> Greeting {
     if first.starts_with(PREFACE) {
         return Greeting::Http2;
     }
-    let method = first.iter().take_while(|byte| byte.is_ascii_uppercase()).count();
+    let method = first
+        .iter()
+        .take_while(|byte| byte.is_ascii_uppercase())
+        .count();
     match method > 0 && first.get(method) == Some(&b' ') {
         true => Greeting::Http1,
         false => Greeting::Other,

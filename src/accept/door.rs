@@ -170,7 +170,8 @@ where
 /// in HTTP's own terms.
 fn not_grpc(request: &Request<Incoming>) -> Option<Response<AnswerBody>> {
     let content_type = request.headers().get(header::CONTENT_TYPE);
-    let is_grpc = content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
+    let is_grpc =
+        content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
     let code = if request.method() != http::Method::POST {
         StatusCode::METHOD_NOT_ALLOWED
     } else if !is_grpc {
@@ -190,10 +191,7 @@ enum ReadError {
 
 /// Reads a bounded body whole. A small call's message is one frame, which is
 /// taken as it is; only a message in pieces is copied together.
-async fn read(
-    mut body: Incoming,
-    bound: usize,
-) -> Result<(Bytes, Option<HeaderMap>), ReadError> {
+async fn read(mut body: Incoming, bound: usize) -> Result<(Bytes, Option<HeaderMap>), ReadError> {
     let mut first = Bytes::new();
     let mut joined = BytesMut::new();
     let mut trailers = None;
@@ -213,7 +211,11 @@ async fn read(
             return Err(ReadError::TooLarge(have - HEADER));
         }
     }
-    let whole = if joined.is_empty() { first } else { joined.freeze() };
+    let whole = if joined.is_empty() {
+        first
+    } else {
+        joined.freeze()
+    };
     Ok((whole, trailers))
 }
 

@@ -23,7 +23,9 @@ impl Router {
     pub fn new<'a>(batched: impl IntoIterator<Item = (&'a str, usize)>) -> Self {
         let batched = batched.into_iter();
         Self {
-            batched: batched.map(|(path, method)| (path.into(), method)).collect(),
+            batched: batched
+                .map(|(path, method)| (path.into(), method))
+                .collect(),
         }
     }
 

@@ -5,11 +5,7 @@ use std::{future::Future, io, net::SocketAddr, time::Duration};
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
-use tokio::{
-    net::TcpListener,
-    sync::watch,
-    task::JoinSet,
-};
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
 use super::connection::{self, ConnectionSettings};
 

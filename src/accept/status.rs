@@ -71,7 +71,9 @@ pub fn of_batch(error: BatchError<Status>, shed: ShedAnswer, spread: f64) -> Sta
             let mut status = Status::new(shed.code, error.to_string());
             if shed.pushback {
                 let pushback = pushback_ms(retry_after, spread);
-                status.metadata_mut().insert(PUSHBACK, MetadataValue::from(pushback));
+                status
+                    .metadata_mut()
+                    .insert(PUSHBACK, MetadataValue::from(pushback));
             }
             status
         }
@@ -81,7 +83,9 @@ pub fn of_batch(error: BatchError<Status>, shed: ShedAnswer, spread: f64) -> Sta
 /// The backlog's drain time × U(0.5, 1.5), at least a millisecond.
 fn pushback_ms(drain: Duration, spread: f64) -> u64 {
     let jittered = drain.mul_f64(0.5 + spread.clamp(0.0, 1.0));
-    u64::try_from(jittered.as_millis()).unwrap_or(u64::MAX).max(1)
+    u64::try_from(jittered.as_millis())
+        .unwrap_or(u64::MAX)
+        .max(1)
 }
 
 #[cfg(test)]

@@ -60,7 +60,10 @@ impl Coalesce<Ask> for Rules {
     }
 
     fn weight(&self, _: &Ask) -> Weight {
-        Weight { entries: 1, bytes: 10 }
+        Weight {
+            entries: 1,
+            bytes: 10,
+        }
     }
 
     fn window(&self, _: &u8) -> WindowSettings {
@@ -72,7 +75,13 @@ impl Coalesce<Ask> for Rules {
     }
 
     fn shed(&self, _: &u8, entries: u32, reason: ShedReason) {
-        *self.tally.lock().expect("no test panics under it").shed.entry(reason.name()).or_default() += entries;
+        *self
+            .tally
+            .lock()
+            .expect("no test panics under it")
+            .shed
+            .entry(reason.name())
+            .or_default() += entries;
     }
 
     fn sealed(&self, _: &u8, sealing: &Sealing<'_>) {
@@ -155,7 +164,11 @@ async fn settle() {
 }
 
 fn numbers(batch: Option<Vec<Ask>>) -> Vec<u32> {
-    batch.unwrap_or_default().iter().map(|ask| ask.number).collect()
+    batch
+        .unwrap_or_default()
+        .iter()
+        .map(|ask| ask.number)
+        .collect()
 }
 
 #[tokio::test(start_paused = true)]
@@ -163,7 +176,10 @@ async fn each_caller_gets_its_own_answer() {
     let (front, ..) = front(Rules::default());
     let answers = join_all((0..2_000).map(|n| call(&front, ask(n)))).await;
     for (n, answer) in answers.into_iter().enumerate() {
-        assert_eq!(answer.expect("no panic"), Ok(u32::try_from(n).expect("small")));
+        assert_eq!(
+            answer.expect("no panic"),
+            Ok(u32::try_from(n).expect("small"))
+        );
     }
 }
 
@@ -173,7 +189,11 @@ async fn what_comes_while_the_upstream_is_busy_is_the_next_batch() {
     let first = call(&front, ask(0));
     settle().await;
     let rest: Vec<_> = (1..100).map(|n| call(&front, ask(n))).collect();
-    assert_eq!(numbers(batches.recv().await), [0], "an idle upstream gets it at once");
+    assert_eq!(
+        numbers(batches.recv().await),
+        [0],
+        "an idle upstream gets it at once"
+    );
     assert_eq!(numbers(batches.recv().await).len(), 99);
     first.await.expect("no panic").expect("it succeeds");
     join_all(rest).await;
@@ -192,7 +212,10 @@ async fn a_caller_that_left_while_waiting_is_never_proposed() {
     stays.await.expect("no panic").expect("it succeeds");
     batches.recv().await;
     assert_eq!(numbers(batches.recv().await), [1]);
-    let expected = Tally { cancelled: 1, ..Tally::default() };
+    let expected = Tally {
+        cancelled: 1,
+        ..Tally::default()
+    };
     assert_eq!(rules.tally(), expected);
 }
 
@@ -203,11 +226,23 @@ async fn a_deadline_that_passes_while_waiting_is_answered_then_and_never_propose
     settle().await;
     let started = tokio::time::Instant::now();
     let deadline = started + Duration::from_millis(5);
-    let expires = call(&front, Ask { deadline: Some(deadline.into_std()), ..ask(1) });
-    assert_eq!(expires.await.expect("no panic"), Err(BatchError::DeadlineExceeded));
+    let expires = call(
+        &front,
+        Ask {
+            deadline: Some(deadline.into_std()),
+            ..ask(1)
+        },
+    );
+    assert_eq!(
+        expires.await.expect("no panic"),
+        Err(BatchError::DeadlineExceeded)
+    );
     assert_eq!(started.elapsed(), Duration::from_millis(5));
     first.await.expect("no panic").expect("it succeeds");
-    call(&front, ask(2)).await.expect("no panic").expect("it succeeds");
+    call(&front, ask(2))
+        .await
+        .expect("no panic")
+        .expect("it succeeds");
     assert_eq!(numbers(batches.recv().await), [0]);
     assert_eq!(numbers(batches.recv().await), [2]);
     assert_eq!(rules.tally().expired, 1);
@@ -228,7 +263,10 @@ async fn a_caller_that_leaves_after_the_proposal_disturbs_nobody() {
     assert_eq!(one.await.expect("no panic"), Ok(1));
     assert_eq!(three.await.expect("no panic"), Ok(3));
     settle().await;
-    let expected = Tally { abandoned: 1, ..Tally::default() };
+    let expected = Tally {
+        abandoned: 1,
+        ..Tally::default()
+    };
     assert_eq!(rules.tally(), expected);
 }
 
@@ -242,7 +280,10 @@ async fn a_sealing_that_leaves_nothing_gives_the_permit_back() {
     leaves.abort();
     first.await.expect("no panic").expect("it succeeds");
     // With its only permit lost, the stack would never answer again.
-    call(&front, ask(2)).await.expect("no panic").expect("it succeeds");
+    call(&front, ask(2))
+        .await
+        .expect("no panic")
+        .expect("it succeeds");
     batches.recv().await;
     assert_eq!(numbers(batches.recv().await), [2]);
 }
@@ -259,7 +300,10 @@ async fn entries_of_different_identity_never_share_a_batch() {
     drop(front);
     let mut seen = 0;
     while let Some(batch) = batches.recv().await {
-        assert!(batch.iter().all(|ask| ask.identity == batch[0].identity), "{batch:?}");
+        assert!(
+            batch.iter().all(|ask| ask.identity == batch[0].identity),
+            "{batch:?}"
+        );
         seen += batch.len();
     }
     assert_eq!(seen, 300);
@@ -271,7 +315,13 @@ async fn the_window_that_has_waited_longest_leaves_first() {
     let mut calls = vec![call(&front, ask(0))];
     settle().await;
     for identity in [5, 3, 4] {
-        calls.push(call(&front, Ask { identity, ..ask(u32::from(identity)) }));
+        calls.push(call(
+            &front,
+            Ask {
+                identity,
+                ..ask(u32::from(identity))
+            },
+        ));
         settle().await;
     }
     join_all(calls).await;
@@ -286,10 +336,19 @@ async fn a_failed_batch_is_told_to_each_of_its_callers_and_to_no_other() {
     let first = call(&front, ask(0));
     settle().await;
     let failing = [call(&front, ask(1)), call(&front, ask(FAIL))];
-    let other = call(&front, Ask { identity: 1, ..ask(7) });
+    let other = call(
+        &front,
+        Ask {
+            identity: 1,
+            ..ask(7)
+        },
+    );
     assert_eq!(first.await.expect("no panic"), Ok(0));
     for caller in failing {
-        assert_eq!(caller.await.expect("no panic"), Err(BatchError::Upstream("no")));
+        assert_eq!(
+            caller.await.expect("no panic"),
+            Err(BatchError::Upstream("no"))
+        );
     }
     assert_eq!(other.await.expect("no panic"), Ok(7));
 }
@@ -298,7 +357,10 @@ async fn a_failed_batch_is_told_to_each_of_its_callers_and_to_no_other() {
 async fn a_batch_that_panics_answers_its_callers_and_frees_its_permit() {
     let (front, ..) = front(Rules::default());
     let lost = call(&front, ask(PANIC));
-    assert_eq!(lost.await.expect("the caller does not panic"), Err(BatchError::Unanswered));
+    assert_eq!(
+        lost.await.expect("the caller does not panic"),
+        Err(BatchError::Unanswered)
+    );
     assert_eq!(call(&front, ask(1)).await.expect("no panic"), Ok(1));
 }
 
@@ -308,21 +370,36 @@ async fn what_was_accepted_is_answered_after_the_last_handle_is_gone() {
     let calls: Vec<_> = (0..50).map(|n| call(&front, ask(n))).collect();
     drop(front);
     for (n, answer) in join_all(calls).await.into_iter().enumerate() {
-        assert_eq!(answer.expect("no panic"), Ok(u32::try_from(n).expect("small")));
+        assert_eq!(
+            answer.expect("no panic"),
+            Ok(u32::try_from(n).expect("small"))
+        );
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_queue_holds_no_more_bytes_than_its_bound() {
-    let queue = QueueSettings { max_bytes: 50, ..QueueSettings::default() };
-    let (front, _batches, rules) = front(Rules { queue, ..Rules::default() });
+    let queue = QueueSettings {
+        max_bytes: 50,
+        ..QueueSettings::default()
+    };
+    let (front, _batches, rules) = front(Rules {
+        queue,
+        ..Rules::default()
+    });
     let first = call(&front, ask(0));
     settle().await;
     let answers = join_all((1..8).map(|n| call(&front, ask(n)))).await;
     let shed = answers
         .into_iter()
         .filter(|answer| {
-            matches!(answer, Ok(Err(BatchError::Shed { reason: ShedReason::QueueBytes, .. })))
+            matches!(
+                answer,
+                Ok(Err(BatchError::Shed {
+                    reason: ShedReason::QueueBytes,
+                    ..
+                }))
+            )
         })
         .count();
     assert_eq!(shed, 2, "five entries of ten bytes fit");
@@ -332,13 +409,28 @@ async fn a_queue_holds_no_more_bytes_than_its_bound() {
 
 #[tokio::test(start_paused = true)]
 async fn an_entry_that_waited_for_max_wait_is_shed_then() {
-    let queue = QueueSettings { max_wait: Duration::from_millis(4), ..QueueSettings::default() };
-    let (front, _batches, rules) = front(Rules { queue, ..Rules::default() });
+    let queue = QueueSettings {
+        max_wait: Duration::from_millis(4),
+        ..QueueSettings::default()
+    };
+    let (front, _batches, rules) = front(Rules {
+        queue,
+        ..Rules::default()
+    });
     let first = call(&front, ask(0));
     settle().await;
     let started = tokio::time::Instant::now();
     let shed = call(&front, ask(1)).await.expect("no panic");
-    assert!(matches!(shed, Err(BatchError::Shed { reason: ShedReason::QueueWait, .. })), "{shed:?}");
+    assert!(
+        matches!(
+            shed,
+            Err(BatchError::Shed {
+                reason: ShedReason::QueueWait,
+                ..
+            })
+        ),
+        "{shed:?}"
+    );
     assert_eq!(started.elapsed(), Duration::from_millis(4));
     assert_eq!(rules.tally().shed, BTreeMap::from([("queue_wait", 1)]));
     first.await.expect("no panic").expect("it succeeds");
@@ -354,6 +446,9 @@ async fn a_reply_that_does_not_split_is_an_error_to_all() {
         .service(short);
     let answers = join_all((0..3).map(|n| front.clone().oneshot(ask(n)))).await;
     for answer in answers {
-        assert!(matches!(answer, Err(BatchError::Unsplittable { .. })), "{answer:?}");
+        assert!(
+            matches!(answer, Err(BatchError::Unsplittable { .. })),
+            "{answer:?}"
+        );
     }
 }

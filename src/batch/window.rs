@@ -245,7 +245,10 @@ impl<T> Window<T> {
     /// entry that does not fit (order is kept), and an entry too large for
     /// any batch goes alone. What was cancelled or has expired falls out.
     pub fn seal(&mut self, now: Instant, caller: impl Fn(&T) -> Caller) -> Sealed<T> {
-        let expected = self.line.len().min(self.settings.max_entries.get() as usize);
+        let expected = self
+            .line
+            .len()
+            .min(self.settings.max_entries.get() as usize);
         let mut sealed = Sealed {
             entries: Vec::with_capacity(expected),
             count: 0,
@@ -287,7 +290,10 @@ impl<T> Window<T> {
     /// Takes what has waited for `max_wait` or longer from the front.
     pub fn overdue(&mut self, now: Instant, max_wait: Duration) -> Vec<T> {
         let mut overdue = Vec::new();
-        while let Some(held) = self.line.pop_front_if(|held| held.arrived + max_wait <= now) {
+        while let Some(held) = self
+            .line
+            .pop_front_if(|held| held.arrived + max_wait <= now)
+        {
             self.count -= u64::from(held.weight.entries);
             self.bytes -= held.weight.bytes;
             overdue.push(held.entry);
@@ -298,7 +304,9 @@ impl<T> Window<T> {
     /// Takes everything.
     pub fn clear(&mut self) -> impl Iterator<Item = T> + use<T> {
         (self.count, self.bytes, self.urgent) = (0, 0, None);
-        std::mem::take(&mut self.line).into_iter().map(|held| held.entry)
+        std::mem::take(&mut self.line)
+            .into_iter()
+            .map(|held| held.entry)
     }
 
     fn is_full(&self) -> bool {

@@ -24,12 +24,8 @@ use super::{
 };
 use crate::reply::Reply;
 
-type EntryOf<Req, C, S> = Entry<
-    Req,
-    <C as Coalesce<Req>>::Partition,
-    PartOf<S, Req>,
-    <S as Service<Batch<Req>>>::Error,
->;
+type EntryOf<Req, C, S> =
+    Entry<Req, <C as Coalesce<Req>>::Partition, PartOf<S, Req>, <S as Service<Batch<Req>>>::Error>;
 
 /// A finished batch, as its task reports it.
 #[derive(Debug)]
@@ -159,7 +155,10 @@ where
             let mut look_again = oldest + max_wait;
             match window.due(now, &self.flow) {
                 Due::Now(closed_by) => {
-                    if oldest_due.as_ref().is_none_or(|(first, ..)| oldest < *first) {
+                    if oldest_due
+                        .as_ref()
+                        .is_none_or(|(first, ..)| oldest < *first)
+                    {
                         oldest_due = Some((oldest, partition.clone(), closed_by));
                     }
                 }
@@ -208,7 +207,8 @@ where
             true => Caller::Left,
             false => Caller::Waiting,
         });
-        self.queue.left(count - window.count(), bytes - window.bytes());
+        self.queue
+            .left(count - window.count(), bytes - window.bytes());
 
         let arrivals: Vec<Instant> = sealed.entries.iter().map(|held| held.arrived).collect();
         self.rules.sealed(
@@ -336,10 +336,13 @@ fn unzip<Req, K, P, E>(
     bytes: usize,
     closed_by: ClosedBy,
 ) -> (Batch<Req>, Vec<Reply<P, E>>) {
-    let deadline = held.iter().map(|held| held.deadline).max_by_key(|deadline| {
-        // None is later than any Some.
-        (deadline.is_none(), *deadline)
-    });
+    let deadline = held
+        .iter()
+        .map(|held| held.deadline)
+        .max_by_key(|deadline| {
+            // None is later than any Some.
+            (deadline.is_none(), *deadline)
+        });
     let (requests, replies) = held
         .into_iter()
         .map(|held| (held.entry.request, held.entry.reply))
@@ -356,10 +359,7 @@ fn unzip<Req, K, P, E>(
 }
 
 /// Gives each caller its part; tells how many had left.
-fn fan_out<R: Split, E: Clone>(
-    outcome: Result<R, E>,
-    replies: Vec<Reply<R::Part, E>>,
-) -> usize {
+fn fan_out<R: Split, E: Clone>(outcome: Result<R, E>, replies: Vec<Reply<R::Part, E>>) -> usize {
     let parts = outcome
         .map_err(BatchError::Upstream)
         .and_then(|answer| answer.split(replies.len()));

@@ -14,6 +14,7 @@ use tracing_subscriber::EnvFilter;
 
 pub mod bench;
 mod check;
+pub mod demo;
 mod node;
 mod proxy;
 
@@ -41,6 +42,8 @@ enum Command {
     /// Measure a server with a load of old or new clients
     #[command(subcommand)]
     Bench(bench::BenchCommand),
+    /// The article live: before and after, on this machine, in a minute
+    Demo(demo::Demo),
 }
 
 /// How a report is printed.
@@ -86,6 +89,7 @@ impl Cli {
             Command::Node(node) => serve(node.run()),
             Command::Check(check) => Ok(check.run()),
             Command::Bench(command) => bench::run(command),
+            Command::Demo(flags) => demo::run(flags),
         }
     }
 }
@@ -96,7 +100,9 @@ fn serve(run: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
         .with_env_filter(EnvFilter::try_from_env("FERRY_LOG").unwrap_or_else(|_| "info".into()))
         .with_writer(io::stderr)
         .init();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
     runtime.context("the runtime cannot start")?.block_on(run)
 }
 

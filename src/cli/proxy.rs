@@ -57,7 +57,10 @@ pub(super) fn announce(what: &str, stack: &Stack) {
 
 /// Stops intake, answers what was accepted, then closes the group.
 pub(super) async fn end(stack: Stack, group: Option<crate::raft::Group>) -> Result<ExitCode> {
-    eprintln!("draining: what was accepted is answered; at most {} s", DRAIN_PATIENCE.as_secs());
+    eprintln!(
+        "draining: what was accepted is answered; at most {} s",
+        DRAIN_PATIENCE.as_secs()
+    );
     let cut = stack.drain(DRAIN_PATIENCE).await;
     if let Some(group) = group {
         group.shutdown().await.context("closing the Raft group")?;

@@ -278,7 +278,9 @@ impl Little {
             return;
         }
         let seen = (fast / slow).ln() / (high / low).ln();
-        let elasticity = self.elasticity.map_or(seen, |e| e + ELASTICITY_GAIN * (seen - e));
+        let elasticity = self
+            .elasticity
+            .map_or(seen, |e| e + ELASTICITY_GAIN * (seen - e));
         self.elasticity = Some(elasticity);
         let distance = (elasticity - KNEE).clamp(-TRIM_CLAMP, TRIM_CLAMP);
         self.theta = (self.theta * (TRIM_GAIN * distance).exp()).clamp(THETA.0, THETA.1);
@@ -308,7 +310,11 @@ impl Rule for Little {
             return; // its latency says nothing of the work
         }
         self.learn_latency(sample);
-        if self.stage == (Stage::Drain { clean: DRAIN_SAMPLES }) {
+        if self.stage
+            == (Stage::Drain {
+                clean: DRAIN_SAMPLES,
+            })
+        {
             return self.enter(Stage::Steady { phase: 0 });
         }
         let needed = self.round_samples();

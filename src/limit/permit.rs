@@ -54,7 +54,10 @@ impl Shared {
         cx: &mut Context<'_>,
     ) -> Poll<Permit> {
         let mut state = self.lock();
-        let position = state.line.iter().position(|(waiting, _)| *waiting == ticket);
+        let position = state
+            .line
+            .iter()
+            .position(|(waiting, _)| *waiting == ticket);
         let is_first = position.unwrap_or(state.line.len()) == 0;
         if is_first && state.limiter.try_admit() {
             if position.is_some() {

@@ -72,6 +72,9 @@ async fn metrics(State(view): State<Arc<AdminView>>) -> Result<String, (StatusCo
 async fn ready(State(view): State<Arc<AdminView>>) -> Result<&'static str, (StatusCode, String)> {
     match (view.not_ready)() {
         None => Ok("ready\n"),
-        Some(why) => Err((StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n"))),
+        Some(why) => Err((
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("not ready: {why}\n"),
+        )),
     }
 }

@@ -70,8 +70,10 @@ impl Metrics {
             names::ENTRIES_CANCELLED,
             "Entries dropped before they were proposed: the caller had left or its deadline had passed.",
         );
-        let cancelled =
-            self.keep(IntCounterVec::new(cancelled.const_label("method", path), &["stage"])?)?;
+        let cancelled = self.keep(IntCounterVec::new(
+            cancelled.const_label("method", path),
+            &["stage"],
+        )?)?;
         Ok(MethodMetrics {
             committed: entries.with_label_values(&["committed"]),
             entries,

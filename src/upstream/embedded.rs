@@ -17,7 +17,10 @@ use tower::Service;
 use super::{BatchReply, Call, Target, batch_deadline};
 use crate::{
     batch::{Batch, Replicate},
-    raft::{Group, ProposeError, command::{Applied, Command, Kind}},
+    raft::{
+        Group, ProposeError,
+        command::{Applied, Command, Kind},
+    },
 };
 
 /// Proposes batches to an embedded group.

@@ -11,7 +11,7 @@ use std::{
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, HeaderValue, Request, Response, Uri, header, uri::PathAndQuery};
+use http::{HeaderValue, Request, Response, Uri, header, uri::PathAndQuery};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper_util::{
@@ -203,7 +203,9 @@ async fn read_reply(response: Response<Incoming>) -> Result<Bytes, Status> {
     if let Some(status) = Status::from_header_map(response.headers()) {
         return finish(status, None);
     }
-    let body = Limited::new(response.into_body(), REPLY_MAX).collect().await;
+    let body = Limited::new(response.into_body(), REPLY_MAX)
+        .collect()
+        .await;
     let body = body.map_err(|error| {
         Status::unknown(format!(
             "the upstream's reply broke off: {error}; the batch may have taken effect"
@@ -228,12 +230,5 @@ fn finish(mut status: Status, body: Option<Bytes>) -> Result<Bytes, Status> {
             "the upstream compressed its reply, which was not offered",
         )),
         Err(error) => Err(Status::internal(format!("the upstream's reply: {error}"))),
-    }
-}
-
-/// Headers that name one hop's connection and must not be passed on.
-pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    for name in ["connection", "proxy-connection", "keep-alive", "transfer-encoding", "upgrade"] {
-        headers.remove(name);
     }
 }

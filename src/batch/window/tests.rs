@@ -55,7 +55,10 @@ fn a_partial_window_waits_at_most_for_its_linger() {
     let mut window = Window::new(settings(100, 1000));
     window.push(held(1, now));
     assert_eq!(window.due(now, &busy(now)), Due::At(now + ms(2)));
-    assert_eq!(window.due(now + ms(2), &busy(now)), Due::Now(ClosedBy::Linger));
+    assert_eq!(
+        window.due(now + ms(2), &busy(now)),
+        Due::Now(ClosedBy::Linger)
+    );
 }
 
 #[test]
@@ -67,7 +70,10 @@ fn a_partial_window_is_paced_to_the_upstream() {
         spacing: Some(ms(1)),
         ..busy(now)
     };
-    assert_eq!(window.due(now, &flow), Due::At(now + Duration::from_micros(900)));
+    assert_eq!(
+        window.due(now, &flow),
+        Due::At(now + Duration::from_micros(900))
+    );
     assert_eq!(window.due(now + ms(1), &flow), Due::Now(ClosedBy::Ready));
 }
 
@@ -94,7 +100,10 @@ fn an_urgent_entry_closes_its_window_before_a_quarter_of_its_slack_is_gone() {
         ..held(1, now)
     });
     assert_eq!(window.due(now, &busy(now)), Due::At(now + ms(1)));
-    assert_eq!(window.due(now + ms(1), &busy(now)), Due::Now(ClosedBy::Deadline));
+    assert_eq!(
+        window.due(now + ms(1), &busy(now)),
+        Due::Now(ClosedBy::Deadline)
+    );
 }
 
 #[test]
@@ -114,7 +123,10 @@ fn what_was_cancelled_or_has_expired_never_leaves() {
     };
     let sealed = window.seal(now + ms(1), left);
     let sent: Vec<_> = sealed.entries.iter().map(|held| held.entry).collect();
-    assert_eq!((sent, sealed.expired, sealed.cancelled), (vec![0, 3], vec![1, 4], vec![2, 5]));
+    assert_eq!(
+        (sent, sealed.expired, sealed.cancelled),
+        (vec![0, 3], vec![1, 4], vec![2, 5])
+    );
     assert!(window.is_empty());
 }
 
@@ -148,7 +160,14 @@ fn an_entry_too_large_for_any_batch_goes_alone() {
         });
     }
     let batches: Vec<Vec<u32>> = (0..3)
-        .map(|_| window.seal(now, waiting).entries.iter().map(|held| held.entry).collect())
+        .map(|_| {
+            window
+                .seal(now, waiting)
+                .entries
+                .iter()
+                .map(|held| held.entry)
+                .collect()
+        })
         .collect();
     assert_eq!(batches, [[0], [1], [2]]);
 }
@@ -167,7 +186,11 @@ fn an_entry_waits_no_longer_than_its_queue_allows() {
 /// What happens to a window in the model's test.
 #[derive(Clone, Debug)]
 enum Event {
-    Push { entries: u32, bytes: usize, deadline: Option<u64> },
+    Push {
+        entries: u32,
+        bytes: usize,
+        deadline: Option<u64>,
+    },
     Leave(usize),
     Seal,
     Wait(u64),

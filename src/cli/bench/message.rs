@@ -38,6 +38,14 @@ impl Sessions {
         format!("{}{number}", self.prefix)
     }
 
+    /// The number of the session that belongs to `client_id`, if it is ours.
+    pub fn number(&self, client_id: &[u8]) -> Option<u64> {
+        let digits = client_id.strip_prefix(self.prefix.as_bytes())?;
+        let number = std::str::from_utf8(digits).ok()?.parse().ok()?;
+        // "+7" and "007" parse too, but nobody sent them.
+        (self.client_id(number).as_bytes() == client_id).then_some(number)
+    }
+
     /// The bytes stored for session `number`.
     pub fn value(&self, number: u64) -> Vec<u8> {
         let mut value = BytesMut::with_capacity(self.value_bytes);
@@ -197,6 +205,20 @@ mod tests {
         for (number, session) in (95..).zip(&call.sessions) {
             assert_eq!(session.client_id, messages.sessions.client_id(number));
             assert_eq!(session.session, messages.sessions.value(number));
+        }
+    }
+
+    #[test]
+    fn a_client_id_leads_back_to_its_number_and_no_other_does() {
+        let sessions = Sessions::new("t-1-", 8);
+        for number in [0, 7, 1_234, u64::MAX] {
+            assert_eq!(
+                sessions.number(sessions.client_id(number).as_bytes()),
+                Some(number)
+            );
+        }
+        for stranger in ["t-1-", "t-1-+7", "t-1-007", "t-17", "", "t-1-7x"] {
+            assert_eq!(sessions.number(stranger.as_bytes()), None, "{stranger}");
         }
     }
 
