@@ -11,12 +11,11 @@ use std::{
     ops::Range,
     sync::{Arc, Mutex, PoisonError, atomic::Ordering, mpsc},
     thread::{self, JoinHandle},
-    time::Instant,
 };
 
 use openraft::{EntryPayload, storage::ApplyResponder};
 use rocksdb::WriteBatch;
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     command::{Applied, Change, Command},

@@ -10,10 +10,11 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use rocksdb::{DB, DBCompressionType, Options};
+use tokio::time::Instant;
 
 /// How long [`Database::close`] waits for the operations under way.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
@@ -75,6 +76,10 @@ impl From<DB> for Database {
 }
 
 /// Drops a database as soon as nobody else uses it.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "closing runs on a thread that may block, and an Arc cannot tell when it is let go"
+)]
 pub(crate) fn release(mut db: Arc<DB>) -> io::Result<()> {
     let deadline = Instant::now() + CLOSE_PATIENCE;
     loop {

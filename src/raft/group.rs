@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     future::Future,
     io,
     path::PathBuf,
@@ -124,6 +125,14 @@ pub enum OpenError {
 /// An open Raft group. Clones are handles to the same one.
 #[derive(Clone)]
 pub struct Group(Arc<Shared>);
+
+impl fmt::Debug for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Group")
+            .field("node", &self.0.node)
+            .finish_non_exhaustive()
+    }
+}
 
 struct Shared {
     raft: Raft<Types, Machine>,

@@ -12,7 +12,6 @@ use std::{
     ops::{Bound, RangeBounds},
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Instant,
 };
 
 use futures_util::{Stream, stream};
@@ -21,7 +20,7 @@ use openraft::{
     storage::{IOFlushed, RaftLogReader, RaftLogStorage},
 };
 use rocksdb::{IteratorMode, Range};
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     codec,

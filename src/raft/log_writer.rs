@@ -12,12 +12,11 @@ use std::{
     io,
     sync::{Arc, Mutex, PoisonError, mpsc},
     thread::{self, JoinHandle},
-    time::Instant,
 };
 
 use openraft::storage::IOFlushed;
 use rocksdb::{DB, WriteBatch, WriteOptions};
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     codec,

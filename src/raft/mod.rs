@@ -32,6 +32,7 @@ mod types;
 #[cfg(test)]
 mod tests;
 
+pub use command::{Applied, Command, Kind};
 pub use directory::DirectoryError;
 pub use group::{Group, GroupSettings, Identity, OpenError, Pipeline, ProposeError};
 pub use metrics::RaftMetrics;

@@ -3,7 +3,7 @@
 //! The rest of the program speaks of commands and outcomes; this file and the
 //! two storage files are all that knows openraft's generics.
 
-use std::{any::Any, borrow::Cow, marker::PhantomData, sync::Arc, time::Instant};
+use std::{any::Any, borrow::Cow, marker::PhantomData, sync::Arc};
 
 use openraft::{
     OptionalSend, RaftTypeConfig,
@@ -12,7 +12,7 @@ use openraft::{
     raft::{ClientWriteResult, responder::Responder},
     vote::RaftLeaderId,
 };
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     command::{Applied, Command},
