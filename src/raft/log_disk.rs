@@ -3,7 +3,7 @@
 
 use std::{io, ops::Range, path::Path};
 
-use rocksdb::{DB, IteratorMode, Options, ReadOptions};
+use rocksdb::{DB, DBRecoveryMode, IteratorMode, Options, ReadOptions};
 
 use super::{
     codec::{self, Corrupt},
@@ -20,8 +20,10 @@ pub(crate) fn options() -> Options {
     // buffers leave few and large ones.
     options.set_write_buffer_size(64 << 20);
     options.set_max_total_wal_size(256 << 20);
-    // A reused file is synced without a change of its size.
-    options.set_recycle_log_file_num(2);
+    // What was acknowledged must not be rolled back: damage in the middle is
+    // refused, where RocksDB's default would silently end the log there. Only
+    // a record that a crash tore at the very end was never acknowledged.
+    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
     options
 }
 

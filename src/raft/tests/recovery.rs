@@ -2,7 +2,7 @@
 
 use std::{
     env,
-    io::{BufRead as _, BufReader},
+    io::{self, BufRead as _, BufReader, Write as _},
     path::Path,
     process::{Command as Process, Stdio},
     sync::{Arc, atomic::Ordering},
@@ -227,7 +227,7 @@ async fn write_until_killed() {
             .collect();
         for (id, proposal) in ids.iter().zip(proposals) {
             assert_eq!(proposal.await, Ok(Applied::Done));
-            eprintln!("acknowledged {id}");
+            writeln!(io::stderr(), "acknowledged {id}").unwrap();
         }
     }
 }

@@ -228,6 +228,49 @@ async fn a_missing_entry_is_an_error_and_never_skipped() {
     assert!(error.contains("group 0 at index 2 is missing"), "{error}");
 }
 
+/// The write-ahead log of the database, which holds all that is not old.
+fn write_ahead_log(home: &Path) -> std::path::PathBuf {
+    let files = std::fs::read_dir(home)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let logs = files.filter(|path| path.extension().is_some_and(|kind| kind == "log"));
+    logs.max_by_key(|path| path.metadata().unwrap().len())
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_torn_end_of_the_log_is_let_go_and_damage_before_it_is_refused() {
+    let home = tempfile::tempdir().unwrap();
+    let (log_database, mut store) = log(home.path());
+    for index in 0..10 {
+        store
+            .blocking_append([entry(index, "session")])
+            .await
+            .unwrap();
+    }
+    log_database.close().unwrap();
+    let path = write_ahead_log(home.path());
+    let whole = std::fs::read(&path).unwrap();
+    let written = whole.iter().rposition(|&byte| byte != 0).unwrap() + 1;
+
+    let mut damaged = whole[..written].to_vec();
+    damaged[written / 2] ^= 1;
+    std::fs::write(&path, &damaged).unwrap();
+    let metrics = Arc::new(RaftMetrics::register(&Registry::new(), 0).unwrap());
+    let error = LogDatabase::open(home.path(), metrics)
+        .err()
+        .expect("the middle is damaged");
+    let error = error.to_string();
+    assert!(
+        error.contains(&home.path().display().to_string()),
+        "{error}"
+    );
+
+    std::fs::write(&path, &whole[..written - 3]).unwrap();
+    let (_log, mut store) = log(home.path());
+    assert_eq!(indexes(&mut store).await, (0..9).collect::<Vec<_>>());
+}
+
 #[tokio::test]
 async fn a_closed_log_refuses_and_answers() {
     let home = tempfile::tempdir().unwrap();
