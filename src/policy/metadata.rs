@@ -5,6 +5,8 @@
 //! its call alone. The usual per-call keys are ignored from the start, else
 //! ferry would batch nothing behind a mesh.
 
+use super::{fault::Found, file::MetadataFile, section::At};
+
 /// What to do with a metadata key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Classify {
@@ -25,6 +27,8 @@ pub enum OtherMetadata {
     Identity,
 }
 
+/// Equal within a batch unless the policy says otherwise: what calls are admitted by.
+const IDENTITY: [&str; 2] = ["authorization", "token"];
 /// Ignored unless the policy makes it identity. `content-length` stands for
 /// the frame that the call came in, which its entry leaves behind.
 const IGNORED: [&str; 8] = [
@@ -125,6 +129,43 @@ fn sorted(names: impl Iterator<Item = String>) -> Vec<String> {
     names.sort_unstable();
     names.dedup();
     names
+}
+
+/// The rules in `file`, which name every key once.
+pub(super) fn check(file: &MetadataFile, found: &mut Found) -> MetadataRules {
+    let names = |list: &[At<String>], key: &str, star: bool, found: &mut Found| -> Vec<String> {
+        for (i, name) in list.iter().enumerate() {
+            let plain = if star {
+                name.value.strip_suffix('*').unwrap_or(&name.value)
+            } else {
+                &name.value
+            };
+            if http::HeaderName::from_bytes(plain.as_bytes()).is_err() {
+                let (value, what) = (
+                    &name.value,
+                    "must be a metadata key: letters, digits, - _ .",
+                );
+                found.add::<()>(name.at, format!("metadata.{key}[{i}]: \"{value}\": {what}"));
+            }
+        }
+        list.iter()
+            .map(|name| name.value.to_ascii_lowercase())
+            .collect()
+    };
+    let identity = match &file.identity {
+        Some(list) => names(list, "identity", false, found),
+        None => IDENTITY.map(str::to_owned).to_vec(),
+    };
+    let ignore = names(&file.ignore, "ignore", true, found);
+    for (name, written) in ignore.iter().zip(&file.ignore) {
+        if identity.contains(name) {
+            let what = "is identity too, which separates calls by it; keep it in one list";
+            found.add::<()>(written.at, format!("metadata.ignore: {name}: {what}"));
+        }
+    }
+    let other = file.other.as_ref();
+    let other = other.map_or(OtherMetadata::Alone, |other| other.value);
+    MetadataRules::new(&identity, &ignore, other)
 }
 
 #[cfg(test)]

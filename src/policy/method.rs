@@ -1,39 +1,23 @@
 //! One method of the policy, from names to a plan of field numbers.
 
-use std::{num::NonZeroU32, sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use prost_reflect::{Cardinality, FieldDescriptor, Kind, MessageDescriptor, MethodDescriptor};
 
 use super::{
+    bounds,
     descriptors::{Descriptors, Types, field},
-    fault::{Found, Position},
-    file::{LiftFile, MethodFile, QueueFile, WindowFile},
-    rules::{Method, Mode, count, span},
+    fault::Found,
+    file::{LiftFile, MethodFile},
+    rules::{Method, Mode},
     section::At,
-    units::{show_duration, show_size},
 };
-use crate::{
-    batch::{Close, QueueSettings, WindowSettings},
-    wire::{Lift, LiftedField, Plan, Shape},
-};
+use crate::wire::{Lift, LiftedField, Plan, Shape};
 
 /// What the embedded group serves; it has no way to apply anything else.
 const EMBEDDED: &str = "meta.service.mqtt.MqttService/CreateSession";
 /// MQTT's bound on a client identifier, whose length has 16 bits.
 const MAX_KEY: usize = 65_535;
-const MAX_ENTRIES: NonZeroU32 = NonZeroU32::new(500).expect("500 is not zero");
-const WINDOW_BYTES: u64 = 1 << 20;
-const LINGER: Duration = Duration::from_millis(2);
-const LINGER_BOUNDS: (Duration, Duration) = (Duration::from_micros(50), Duration::from_secs(10));
-const MAX_WAIT: Duration = Duration::from_secs(1);
-const WAIT_BOUNDS: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(3_600));
-const QUEUE_BYTES: u64 = 64 << 20;
-/// What gRPC servers accept unless told otherwise.
-const MESSAGE_BYTES: u64 = 4 << 20;
-const ENTRIES_BOUND: u64 = 100_000;
-const WINDOW_BYTES_BOUNDS: (u64, u64) = (1 << 10, 256 << 20);
-const QUEUE_BYTES_BOUNDS: (u64, u64) = (1 << 10, 64 << 30);
-const MESSAGE_BYTES_BOUNDS: (u64, u64) = (1 << 10, 256 << 20);
 
 /// Checks every method; those without a fault are answered.
 pub(super) fn check_all(
@@ -68,13 +52,8 @@ fn check(
     embedded: bool,
     found: &mut Found,
 ) -> Option<Method> {
-    let (window, queue) = bounds(&file.path, &file.window, &file.queue, found);
-    let max_message_bytes = bytes(
-        file.max_message_bytes.as_ref(),
-        &format!("{}.max_message_bytes", file.path),
-        (MESSAGE_BYTES, MESSAGE_BYTES_BOUNDS),
-        found,
-    );
+    let (window, queue) = bounds::window_and_queue(&file.path, &file.window, &file.queue, found);
+    let max_message_bytes = bounds::message(&file.path, file.max_message_bytes.as_ref(), found);
     let selector = &file.selector;
     let method = match descriptors.method(&selector.value) {
         Ok(method) => method,
@@ -108,128 +87,6 @@ fn check(
         queue,
         max_message_bytes,
     })
-}
-
-/// The bounds of window and queue. Faults are noted; what is at fault counts
-/// as its default, so that the comparisons after it still mean something.
-fn bounds(
-    path: &str,
-    window: &WindowFile,
-    queue: &QueueFile,
-    found: &mut Found,
-) -> (WindowSettings, QueueSettings) {
-    let name = |key: &str| format!("{path}.{key}");
-    let entries = count(
-        window.max_entries.as_ref(),
-        &name("window.max_entries"),
-        ENTRIES_BOUND,
-        found,
-    );
-    let max_entries = entries
-        .and_then(|entries| NonZeroU32::new(u32::try_from(entries).ok()?))
-        .unwrap_or(MAX_ENTRIES);
-    let window_bytes = (WINDOW_BYTES, WINDOW_BYTES_BOUNDS);
-    let window_bytes = bytes(
-        window.max_bytes.as_ref(),
-        &name("window.max_bytes"),
-        window_bytes,
-        found,
-    );
-    let queue_bytes = (QUEUE_BYTES, QUEUE_BYTES_BOUNDS);
-    let queue_bytes = bytes(
-        queue.max_bytes.as_ref(),
-        &name("queue.max_bytes"),
-        queue_bytes,
-        found,
-    );
-    let linger = linger(window.linger.as_ref(), &name("window.linger"), found);
-    let max_wait = span(
-        queue.max_wait.clone(),
-        &name("queue.max_wait"),
-        WAIT_BOUNDS,
-        found,
-    );
-    let max_wait = max_wait.unwrap_or(MAX_WAIT);
-    // Else every entry of a quiet window would be shed before the window closes.
-    if let Some(at) =
-        place(window.linger.as_ref(), queue.max_wait.as_ref()).filter(|_| linger >= max_wait)
-    {
-        let (linger, wait) = (show_duration(linger), show_duration(max_wait));
-        let what = format!("{linger}: must be shorter than queue.max_wait, which is {wait}");
-        found.add::<()>(at, format!("{}: {what}", name("window.linger")));
-    }
-    if let Some(at) = place(window.max_bytes.as_ref(), queue.max_bytes.as_ref())
-        .filter(|_| window_bytes > queue_bytes)
-    {
-        let (window, queue) = (
-            show_size(window_bytes as u64),
-            show_size(queue_bytes as u64),
-        );
-        let what = format!("{window}: must be at most queue.max_bytes, which is {queue}");
-        found.add::<()>(at, format!("{}: {what}", name("window.max_bytes")));
-    }
-    let close = window
-        .close
-        .as_ref()
-        .map_or(Close::Adaptive, |close| close.value);
-    (
-        WindowSettings {
-            max_entries,
-            max_bytes: window_bytes,
-            linger,
-            close,
-        },
-        QueueSettings {
-            max_wait,
-            max_bytes: queue_bytes,
-        },
-    )
-}
-
-/// Where to point for two values that do not go together.
-fn place<T, U>(first: Option<&At<T>>, second: Option<&At<U>>) -> Option<Position> {
-    first
-        .map(|first| first.at)
-        .or(second.map(|second| second.at))
-}
-
-fn linger(file: Option<&At<Duration>>, path: &str, found: &mut Found) -> Duration {
-    if let Some(file) = file.filter(|file| file.value < LINGER_BOUNDS.0) {
-        let what = "must be at least 50us; leave the key out, and with close: adaptive \
-                    a call waits for nobody while the upstream is idle";
-        found.add::<()>(
-            file.at,
-            format!("{path}: {}: {what}", show_duration(file.value)),
-        );
-        return LINGER;
-    }
-    span(file.cloned(), path, LINGER_BOUNDS, found).unwrap_or(LINGER)
-}
-
-fn bytes(
-    file: Option<&At<u64>>,
-    path: &str,
-    (default, (least, most)): (u64, (u64, u64)),
-    found: &mut Found,
-) -> usize {
-    let mut value = default;
-    if let Some(file) = file {
-        let show = show_size;
-        if file.value < least {
-            let what = format!(
-                "must be at least {}; leave the key out for {}",
-                show(least),
-                show(default)
-            );
-            found.add::<()>(file.at, format!("{path}: {}: {what}", show(file.value)));
-        } else if file.value > most {
-            let what = format!("must be at most {}; lower it", show(most));
-            found.add::<()>(file.at, format!("{path}: {}: {what}", show(file.value)));
-        } else {
-            value = file.value;
-        }
-    }
-    usize::try_from(value).unwrap_or(usize::MAX)
 }
 
 /// Resolves the names of `file` into the plan for `method`.

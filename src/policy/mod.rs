@@ -7,16 +7,19 @@
 //! anyone. All faults of a file are found in one go, since an operator who
 //! mends one at a time gives up before the last.
 
+mod bounds;
 mod describe;
 mod descriptors;
 mod fault;
 mod file;
 mod metadata;
 mod method;
+mod read;
 mod rules;
 mod section;
 mod tree;
 mod units;
+mod upstream;
 
 pub use describe::describe;
 pub use fault::{Fault, Faults, Position};

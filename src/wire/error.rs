@@ -1,7 +1,7 @@
-//! What is wrong with one caller's request, in words for that caller.
+//! What is wrong with a caller's request, or with a plan, in words.
 //!
-//! Every error here is that caller's alone: it is found before the request
-//! could join a batch. All of it is the cold path, so it may allocate.
+//! A [`ScanError`] is its caller's alone: it is found before the request could
+//! join a batch. All of this is the cold path, so it may allocate.
 
 use super::record::{Malformed, Wire};
 
@@ -118,4 +118,64 @@ impl ScanError {
         }
         self
     }
+}
+
+/// Why a [`Shape`](super::Shape) is no plan.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// An index points past the message types.
+    #[error("message type {index}: there are {len}; add it to the shape")]
+    NoMessage {
+        /// The index used.
+        index: usize,
+        /// How many types there are.
+        len: usize,
+    },
+    /// A message type has two fields of one number.
+    #[error("{message}: field number {number} stands twice; numbers are unique")]
+    TwiceTheNumber {
+        /// The type's name.
+        message: String,
+        /// The number.
+        number: u32,
+    },
+    /// A field that is named is not there.
+    #[error("{message}: there is no field number {number}")]
+    NoField {
+        /// The type's name.
+        message: String,
+        /// The number.
+        number: u32,
+    },
+    /// The batched field is not a list of messages.
+    #[error("{message}.{field}: must be a repeated message, since entries are appended to it")]
+    NotBatchable {
+        /// The request's name.
+        message: String,
+        /// The field's name.
+        field: String,
+    },
+    /// The single form uses a number that the request uses too.
+    #[error(
+        "{from}.{field} and {request} share field number {number}: \
+         the two forms must not, else they cannot be told apart"
+    )]
+    Ambiguous {
+        /// The single form's name.
+        from: String,
+        /// The field's name there.
+        field: String,
+        /// The request's name.
+        request: String,
+        /// The number.
+        number: u32,
+    },
+    /// More required fields than a scan keeps account of.
+    #[error("{message}: {count} required fields: must be at most 64; require fewer")]
+    ManyRequired {
+        /// The type's name.
+        message: String,
+        /// How many there are.
+        count: usize,
+    },
 }

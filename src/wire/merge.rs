@@ -7,12 +7,12 @@
 //! level is the partition, equal in all, and written once: a second copy would
 //! double a list in it.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 
 use super::{
+    piece::{Form, Piece},
     plan::{Plan, Role},
     record::records,
-    scan::{Form, Piece},
 };
 
 impl Plan {
@@ -25,19 +25,25 @@ impl Plan {
 
     /// Appends one message with all entries of `pieces`, in order, to `out`.
     ///
-    /// The pieces are this plan's and of one partition. The space is reserved
+    /// The pieces are this plan's and of one partition. The space is made
     /// once; nothing but the copy is left to do.
+    ///
+    /// # Panics
+    /// Where the pieces are of different partitions.
     pub fn merge<'a, I>(&self, pieces: I, out: &mut BytesMut)
     where
         I: IntoIterator<Item = &'a Piece>,
         I::IntoIter: Clone,
     {
         let pieces = pieces.into_iter();
-        out.reserve(self.merged_len(pieces.clone()));
+        let start = out.len();
+        // Written through a slice: appending would ask for room at every field.
+        out.resize(start + self.merged_len(pieces.clone()), 0);
+        let mut rest = &mut out[start..];
         let mut partition: Option<&Bytes> = None;
         for piece in pieces {
             let first = *partition.get_or_insert_with(|| {
-                out.extend_from_slice(&piece.partition);
+                put(&mut rest, &piece.partition);
                 &piece.partition
             });
             // One comparison an entry, against one caller's fields leaking to another.
@@ -45,51 +51,59 @@ impl Plan {
                 piece.partition == first,
                 "pieces of one batch are of one partition"
             );
-            let start = out.len();
             match piece.form {
-                Form::Batch if piece.partition.is_empty() => out.extend_from_slice(&piece.message),
-                Form::Batch => self.merge_scattered(&piece.message, out),
-                Form::Single => self.merge_single(piece, out),
+                Form::Batch if first.is_empty() => put(&mut rest, &piece.message),
+                Form::Batch => self.merge_scattered(&piece.message, &mut rest),
+                Form::Single => self.merge_single(piece, &mut rest),
             }
-            debug_assert_eq!(
-                out.len() - start,
-                piece.merged_len,
-                "the scan counted these bytes"
-            );
         }
+        debug_assert!(rest.is_empty(), "the scans counted these bytes");
     }
 
     /// Copies the batched field out of a message that holds other fields too.
-    fn merge_scattered(&self, message: &[u8], out: &mut BytesMut) {
-        for record in records(message)
-            .flatten()
-            .filter(|record| record.number == self.batched)
-        {
-            out.extend_from_slice(&message[record.start..record.end]);
+    fn merge_scattered(&self, message: &[u8], rest: &mut &mut [u8]) {
+        for record in records(message).flatten() {
+            if record.number == self.batched {
+                put(rest, &message[record.start..record.end]);
+            }
         }
     }
 
     /// Writes a single form as one entry.
     #[inline]
-    fn merge_single(&self, piece: &Piece, out: &mut BytesMut) {
+    fn merge_single(&self, piece: &Piece, rest: &mut &mut [u8]) {
         let message = &piece.message[..];
-        let tag = u64::from(self.batched) << 3 | 2;
-        put_varint(out, tag);
-        put_varint(out, piece.lifted_len as u64);
+        put_varint(rest, u64::from(self.batched) << 3 | 2);
+        put_varint(rest, piece.lifted_len as u64);
         for record in records(message).flatten() {
             if let Some(Role::Lifted { number, .. }) = self.top.at(record.number) {
-                put_varint(out, u64::from(*number) << 3 | u64::from(record.wire.bits()));
-                out.extend_from_slice(&message[record.value..record.end]);
+                put_varint(
+                    rest,
+                    u64::from(*number) << 3 | u64::from(record.wire.bits()),
+                );
+                put(rest, &message[record.value..record.end]);
             }
         }
     }
 }
 
+/// Writes `bytes` at the beginning of `rest`, which then begins after them.
 #[inline]
-fn put_varint(out: &mut BytesMut, mut value: u64) {
+fn put(rest: &mut &mut [u8], bytes: &[u8]) {
+    let (here, after) = std::mem::take(rest).split_at_mut(bytes.len());
+    here.copy_from_slice(bytes);
+    *rest = after;
+}
+
+/// Writes `value` as a varint at the beginning of `rest`.
+#[inline]
+fn put_varint(rest: &mut &mut [u8], mut value: u64) {
+    let mut len = 0;
     while value >= 0x80 {
-        out.put_u8(value as u8 | 0x80);
+        rest[len] = value as u8 | 0x80;
         value >>= 7;
+        len += 1;
     }
-    out.put_u8(value as u8);
+    rest[len] = value as u8;
+    *rest = &mut std::mem::take(rest)[len + 1..];
 }

@@ -13,14 +13,15 @@
 
 mod error;
 mod merge;
+mod piece;
 mod plan;
 mod record;
 mod scan;
 
-pub use error::ScanError;
-pub use plan::{Field, Kind, Lift, LiftedField, Message, Plan, PlanError, Shape};
+pub use error::{PlanError, ScanError};
+pub use piece::{Form, Piece, Reason, Scan};
+pub use plan::{Field, Kind, Lift, LiftedField, Message, Plan, Shape};
 pub use record::{Malformed, Record, Records, Wire, records};
-pub use scan::{Form, Piece, Reason, Scan};
 
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,7 @@
 //! look-ups, so that neither scan nor merge can meet a shape that contradicts
 //! itself. Names are kept for error messages alone.
 
-use super::record::varint_len;
+use super::{error::PlanError, record::varint_len};
 
 /// A method's requests as the policy describes them.
 #[derive(Clone, Debug, Default)]
@@ -86,66 +86,6 @@ pub struct LiftedField {
     pub to: u32,
 }
 
-/// Why a [`Shape`] is no plan.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PlanError {
-    /// An index points past the message types.
-    #[error("message type {index}: there are {len}; add it to the shape")]
-    NoMessage {
-        /// The index used.
-        index: usize,
-        /// How many types there are.
-        len: usize,
-    },
-    /// A message type has two fields of one number.
-    #[error("{message}: field number {number} stands twice; numbers are unique")]
-    TwiceTheNumber {
-        /// The type's name.
-        message: String,
-        /// The number.
-        number: u32,
-    },
-    /// A field that is named is not there.
-    #[error("{message}: there is no field number {number}")]
-    NoField {
-        /// The type's name.
-        message: String,
-        /// The number.
-        number: u32,
-    },
-    /// The batched field is not a list of messages.
-    #[error("{message}.{field}: must be a repeated message, since entries are appended to it")]
-    NotBatchable {
-        /// The request's name.
-        message: String,
-        /// The field's name.
-        field: String,
-    },
-    /// The single form uses a number that the request uses too.
-    #[error(
-        "{from}.{field} and {request} share field number {number}: \
-         the two forms must not, else they cannot be told apart"
-    )]
-    Ambiguous {
-        /// The single form's name.
-        from: String,
-        /// The field's name there.
-        field: String,
-        /// The request's name.
-        request: String,
-        /// The number.
-        number: u32,
-    },
-    /// More required fields than a scan keeps account of.
-    #[error("{message}: {count} required fields: must be at most 64; require fewer")]
-    ManyRequired {
-        /// The type's name.
-        message: String,
-        /// How many there are.
-        count: usize,
-    },
-}
-
 /// A checked [`Shape`]: what [`Plan::scan`] and [`Plan::merge`] go by.
 #[derive(Debug)]
 pub struct Plan {
@@ -164,9 +104,11 @@ pub struct Plan {
 pub(super) enum Role {
     /// Holds entries.
     Batched,
-    /// A field of the single form, which becomes the entry field at `to`.
+    /// A field of the single form, which becomes the entry field at `to`;
+    /// `bit` is that field's where it is required.
     Lifted {
         to: usize,
+        bit: u64,
         number: u32,
         tag_len: usize,
         name: String,
@@ -359,8 +301,10 @@ fn top_level(
                 number: lifted.from,
             });
         }
+        let to = entry.field(lifted.to)?;
         let role = Role::Lifted {
-            to: entry.field(lifted.to)?,
+            to,
+            bit: entry.by_number.at(lifted.to).map_or(0, |&(_, bit)| bit),
             number: lifted.to,
             tag_len: varint_len(u64::from(lifted.to) << 3),
             name: lifted.name.clone(),

@@ -11,10 +11,13 @@
 //! exception is a message whose other top-level fields are scattered, and
 //! those bytes are the partition that it belongs to.
 
+use std::str::Utf8Error;
+
 use bytes::{Bytes, BytesMut};
 
 use super::{
     error::ScanError,
+    piece::{Form, Piece, Reason, Scan},
     plan::{Checked, Field, Kind, Plan, Role},
     record::{self, MAX_DEPTH, Malformed, Record, Wire, varint_len},
 };
@@ -25,92 +28,8 @@ const MAX_MESSAGE: usize = u32::MAX as usize;
 /// real requests have a handful, and each costs the scan memory.
 const MAX_OTHERS: usize = 64;
 
-/// What a scan says of a valid message.
-#[derive(Clone, Debug)]
-pub enum Scan {
-    /// It may share a batch with others of its partition.
-    Merge(Piece),
-    /// It must be sent by itself, unchanged.
-    Alone(Reason),
-}
-
-/// Why a valid message is not merged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Reason {
-    /// It has a field that the descriptors do not know.
-    UnknownField,
-    /// It has a proto2 group.
-    Group,
-    /// It has more other top-level fields than a partition may consist of.
-    ManyFields,
-}
-
-impl Reason {
-    /// The reason as a metric label.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::UnknownField => "unknown_field",
-            Self::Group => "group",
-            Self::ManyFields => "many_fields",
-        }
-    }
-}
-
-/// The form in which a message holds its entries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
-    /// Any number of entries in the batched field.
-    Batch,
-    /// One entry, its fields at the top of the message.
-    Single,
-}
-
-/// A scanned message that may be merged; only [`Plan::scan`] makes one.
-#[derive(Clone, Debug)]
-pub struct Piece {
-    pub(super) message: Bytes,
-    pub(super) partition: Bytes,
-    pub(super) merged_len: usize,
-    /// Length of the entry that a single form becomes; 0 for the batch form.
-    pub(super) lifted_len: usize,
-    pub(super) entries: u32,
-    pub(super) form: Form,
-}
-
-impl Piece {
-    /// The message as it came.
-    #[must_use]
-    pub fn message(&self) -> &Bytes {
-        &self.message
-    }
-
-    /// The top-level fields other than entries, in the order of their numbers,
-    /// presence included. Only pieces whose partitions are equal may be merged.
-    #[must_use]
-    pub fn partition(&self) -> &Bytes {
-        &self.partition
-    }
-
-    /// How many bytes this piece adds to a merged message (which has the
-    /// partition's bytes once, besides).
-    #[must_use]
-    pub fn merged_len(&self) -> usize {
-        self.merged_len
-    }
-
-    /// How many entries it holds; at least one.
-    #[must_use]
-    pub fn entries(&self) -> u32 {
-        self.entries
-    }
-
-    /// The form in which it came.
-    #[must_use]
-    pub fn form(&self) -> Form {
-        self.form
-    }
-}
+/// Boxed, so that the answer to every check fits in registers.
+type Refusal = Box<ScanError>;
 
 /// What one pass gathers.
 #[derive(Default)]
@@ -149,11 +68,12 @@ impl Plan {
         let mut tally = Tally::default();
         let mut at = 0;
         while at < buf.len() {
-            let read = record::read(buf, at).map_err(|why| self.malformed(self.request, why))?;
-            self.top_record(buf, &read, &mut tally)?;
+            let read = record::read(buf, at).map_err(|why| *self.malformed(self.request, why))?;
+            self.top_record(buf, &read, &mut tally)
+                .map_err(|refusal| *refusal)?;
             at = read.end;
         }
-        let form = self.form(&tally)?;
+        let form = self.form(&tally).map_err(|refusal| *refusal)?;
         if let Some(reason) = tally.alone {
             return Ok(Scan::Alone(reason));
         }
@@ -173,7 +93,7 @@ impl Plan {
     }
 
     #[inline]
-    fn top_record(&self, buf: &[u8], read: &Record, tally: &mut Tally) -> Result<(), ScanError> {
+    fn top_record(&self, buf: &[u8], read: &Record, tally: &mut Tally) -> Result<(), Refusal> {
         match self.top.at(read.number) {
             Some(Role::Batched) => {
                 self.entry(buf, read, tally)?;
@@ -181,15 +101,18 @@ impl Plan {
                 tally.batched_len += read.end - read.start;
             }
             Some(Role::Lifted {
-                to, tag_len, name, ..
+                to,
+                bit,
+                tag_len,
+                name,
+                ..
             }) => {
-                let entry = &self.messages[self.entry];
-                let field = &entry.fields[*to];
+                let field = &self.messages[self.entry].fields[*to];
                 // Depth 2: a lifted value ends up inside an entry.
                 let alone = self.value(field, name, buf, read, 2)?;
                 tally.alone = tally.alone.or(alone);
                 tally.lifted.any = true;
-                tally.lifted.held = entry.held(field, buf, read, tally.lifted.held);
+                tally.lifted.held = hold(tally.lifted.held, *bit, field, read, buf);
                 tally.lifted_len += tag_len + (read.end - read.value);
             }
             Some(Role::Other(index)) => {
@@ -209,13 +132,13 @@ impl Plan {
 
     /// Checks one record of the batched field.
     #[inline]
-    fn entry(&self, buf: &[u8], read: &Record, tally: &mut Tally) -> Result<(), ScanError> {
+    fn entry(&self, buf: &[u8], read: &Record, tally: &mut Tally) -> Result<(), Refusal> {
         if read.wire != Wire::Len {
             return Err(wire_type(&self.batched_name, read.wire, Wire::Len));
         }
         let alone = self
             .message(self.entry, buf, read.payload, read.end, 1)
-            .map_err(|error| error.under(&self.batched_name, Some(tally.entries)))?;
+            .map_err(|refusal| Box::new(refusal.under(&self.batched_name, Some(tally.entries))))?;
         tally.alone = tally.alone.or(alone);
         Ok(())
     }
@@ -228,7 +151,7 @@ impl Plan {
         mut at: usize,
         end: usize,
         depth: u32,
-    ) -> Result<Option<Reason>, ScanError> {
+    ) -> Result<Option<Reason>, Refusal> {
         let message = &self.messages[index];
         if depth > MAX_DEPTH {
             return Err(self.malformed(index, Malformed::Depth { at }));
@@ -239,20 +162,18 @@ impl Plan {
         while at < end {
             let read = record::read(within, at).map_err(|why| self.malformed(index, why))?;
             match message.by_number.at(read.number) {
-                Some(&(index, _)) => {
+                Some(&(index, bit)) => {
                     let field = &message.fields[index];
                     let reason = self.value(field, &field.name, within, &read, depth + 1)?;
                     alone = alone.or(reason);
-                    held = message.held(field, within, &read, held);
+                    held = hold(held, bit, field, &read, within);
                 }
                 None => alone = alone.or(Some(unknown(&read))),
             }
             at = read.end;
         }
         match message.missing(held) {
-            Some(field) => Err(ScanError::Empty {
-                field: field.name.clone(),
-            }),
+            Some(field) => Err(empty(&field.name)),
             None => Ok(alone),
         }
     }
@@ -266,7 +187,7 @@ impl Plan {
         buf: &[u8],
         read: &Record,
         depth: u32,
-    ) -> Result<Option<Reason>, ScanError> {
+    ) -> Result<Option<Reason>, Refusal> {
         let expected = match field.kind {
             Kind::Bytes | Kind::Text | Kind::Message(_) => Wire::Len,
             Kind::Varint => Wire::Varint,
@@ -288,23 +209,19 @@ impl Plan {
         }
         match field.kind {
             Kind::Text => {
-                std::str::from_utf8(payload)
-                    .map(|_| None)
-                    .map_err(|error| ScanError::NotUtf8 {
-                        field: name.to_owned(),
-                        valid: error.valid_up_to(),
-                    })
+                let text = std::str::from_utf8(payload);
+                text.map(|_| None).map_err(|error| not_utf8(name, error))
             }
             Kind::Message(index) => self
                 .message(index, buf, read.payload, read.end, depth)
-                .map_err(|error| error.under(name, None)),
+                .map_err(|refusal| Box::new(refusal.under(name, None))),
             Kind::Group => Ok(Some(Reason::Group)),
             Kind::Bytes | Kind::Varint | Kind::Fixed32 | Kind::Fixed64 => Ok(None),
         }
     }
 
     /// Checks a packed list of numbers.
-    fn packed(&self, buf: &[u8], read: &Record, element: Wire) -> Result<(), ScanError> {
+    fn packed(&self, buf: &[u8], read: &Record, element: Wire) -> Result<(), Refusal> {
         let within = &buf[..read.end];
         let mut at = read.payload;
         while at < read.end {
@@ -326,32 +243,38 @@ impl Plan {
     }
 
     /// Which form the message has, once it has been read to its end.
-    fn form(&self, tally: &Tally) -> Result<Form, ScanError> {
+    #[inline]
+    fn form(&self, tally: &Tally) -> Result<Form, Refusal> {
         match (tally.entries > 0, tally.lifted.any) {
             (true, false) => Ok(Form::Batch),
             (false, true) => match self.messages[self.entry].missing(tally.lifted.held) {
                 None => Ok(Form::Single),
-                Some(field) => Err(ScanError::Empty {
-                    field: self.single_name(field).to_owned(),
-                }),
+                Some(field) => Err(empty(self.single_name(field))),
             },
-            (true, true) => Err(ScanError::BothForms {
-                message: self.messages[self.request].name.clone(),
-                batched: self.batched_name.clone(),
-                single: self
-                    .lift()
-                    .map(|lift| lift.from.clone())
-                    .unwrap_or_default(),
-            }),
-            (false, false) => Err(ScanError::NoEntries {
-                message: self.messages[self.request].name.clone(),
-                field: self.batched_name.clone(),
-                single: self
-                    .lift()
-                    .map(|lift| format!(", or send {}", lift.from))
-                    .unwrap_or_default(),
-            }),
+            (batch, _) => Err(self.no_form(batch)),
         }
+    }
+
+    /// The refusal of both forms at once, or of neither.
+    #[cold]
+    fn no_form(&self, both: bool) -> Refusal {
+        let message = self.messages[self.request].name.clone();
+        let batched = self.batched_name.clone();
+        let single = self.lift().map(|lift| lift.from.clone());
+        Box::new(match both {
+            true => ScanError::BothForms {
+                message,
+                batched,
+                single: single.unwrap_or_default(),
+            },
+            false => ScanError::NoEntries {
+                message,
+                field: batched,
+                single: single
+                    .map(|single| format!(", or send {single}"))
+                    .unwrap_or_default(),
+            },
+        })
     }
 
     /// What the single form calls `field`, or the entry's name for it where
@@ -370,30 +293,29 @@ impl Plan {
     }
 
     #[cold]
-    fn malformed(&self, message: usize, why: Malformed) -> ScanError {
-        ScanError::Malformed {
+    fn malformed(&self, message: usize, why: Malformed) -> Refusal {
+        Box::new(ScanError::Malformed {
             message: self.messages[message].name.clone(),
             why,
-        }
+        })
+    }
+}
+
+/// `held` with `read`, a record of `field`, whose bit is `bit`, taken into account.
+#[inline]
+fn hold(held: u64, bit: u64, field: &Field, read: &Record, buf: &[u8]) -> u64 {
+    if bit == 0 {
+        return held;
+    }
+    // Of a scalar that stands twice the last counts, as for any decoder.
+    let presence = field.repeated || matches!(field.kind, Kind::Message(_) | Kind::Group);
+    match presence || !read.is_default(buf) {
+        true => held | bit,
+        false => held & !bit,
     }
 }
 
 impl Checked {
-    /// `held` with `read`, a record of `field`, taken into account.
-    #[inline]
-    fn held(&self, field: &Field, buf: &[u8], read: &Record, held: u64) -> u64 {
-        if !field.require {
-            return held;
-        }
-        let bit = self.by_number.at(field.number).map_or(0, |&(_, bit)| bit);
-        // Of a scalar that stands twice the last counts, as for any decoder.
-        let presence = field.repeated || matches!(field.kind, Kind::Message(_) | Kind::Group);
-        match presence || !read.is_default(buf) {
-            true => held | bit,
-            false => held & !bit,
-        }
-    }
-
     /// The first required field that is not among `held`.
     #[inline]
     fn missing(&self, held: u64) -> Option<&Field> {
@@ -419,21 +341,36 @@ fn unknown(read: &Record) -> Reason {
 }
 
 #[cold]
-fn wire_type(field: &str, found: Wire, expected: Wire) -> ScanError {
-    ScanError::WireType {
+fn wire_type(field: &str, found: Wire, expected: Wire) -> Refusal {
+    Box::new(ScanError::WireType {
         field: field.to_owned(),
         found,
         expected,
-    }
+    })
 }
 
 #[cold]
-fn too_long(field: &str, len: usize, max: usize) -> ScanError {
-    ScanError::TooLong {
+fn too_long(field: &str, len: usize, max: usize) -> Refusal {
+    Box::new(ScanError::TooLong {
         field: field.to_owned(),
         len,
         max,
-    }
+    })
+}
+
+#[cold]
+fn not_utf8(field: &str, error: Utf8Error) -> Refusal {
+    Box::new(ScanError::NotUtf8 {
+        field: field.to_owned(),
+        valid: error.valid_up_to(),
+    })
+}
+
+#[cold]
+fn empty(field: &str) -> Refusal {
+    Box::new(ScanError::Empty {
+        field: field.to_owned(),
+    })
 }
 
 /// The bytes of `others` in the order of their numbers; the order of equal

@@ -1,0 +1,342 @@
+//! From the tree to the file's shape: which keys there are, and their types.
+//!
+//! Keys that the format has and this version does not are listed as such, so
+//! that they are refused and not ignored.
+
+use super::{
+    fault::Found,
+    file::{
+        AdminFile, File, LiftFile, LimitFile, MetadataFile, MethodFile, QueueFile, TargetFile,
+        UpstreamFile, WindowFile,
+    },
+    section::{At, Keys, Section},
+    tree::{Node, Value},
+};
+use crate::{batch::Close, limit::Algorithm};
+
+const TOP: Keys = Keys {
+    known: &[
+        "version",
+        "listen",
+        "admin",
+        "upstream",
+        "shed",
+        "metadata",
+        "descriptors",
+        "methods",
+    ],
+    later: &[],
+};
+const LISTEN: Keys = Keys {
+    known: &["address"],
+    later: &["tls", "unix"],
+};
+const ADMIN: Keys = Keys {
+    known: &["address"],
+    later: &[],
+};
+const UPSTREAM: Keys = Keys {
+    known: &["embedded", "endpoints", "limit", "batch_timeout"],
+    later: &["tls", "leader_hint"],
+};
+const EMBEDDED: Keys = Keys {
+    known: &["data_dir", "groups", "runtime", "pipeline"],
+    later: &[],
+};
+const LIMIT: Keys = Keys {
+    known: &["algorithm", "min", "max"],
+    later: &[],
+};
+const SHED: Keys = Keys {
+    known: &["status", "pushback"],
+    later: &[],
+};
+const METADATA: Keys = Keys {
+    known: &["identity", "ignore", "other"],
+    later: &[],
+};
+const METHOD: Keys = Keys {
+    known: &[
+        "selector",
+        "mode",
+        "batched_field",
+        "lift",
+        "discriminator_fields",
+        "entry_key",
+        "on_duplicate_key",
+        "require",
+        "unbatchable_if",
+        "reply",
+        "on_error",
+        "window",
+        "queue",
+        "max_message_bytes",
+    ],
+    later: &["call", "wrap"],
+};
+const LIFT: Keys = Keys {
+    known: &["from", "fields"],
+    later: &[],
+};
+const ON_ERROR: Keys = Keys {
+    known: &["atomic", "bisect"],
+    later: &["retry"],
+};
+const WINDOW: Keys = Keys {
+    known: &["max_entries", "max_bytes", "linger", "close"],
+    later: &[],
+};
+const QUEUE: Keys = Keys {
+    known: &["max_wait", "max_bytes"],
+    later: &[],
+};
+
+impl File {
+    /// Reads the shape; what is missing or of the wrong type is in `found`.
+    pub(super) fn read(root: &Node, found: &mut Found) -> Option<Self> {
+        let top = Section::open(root, "", &TOP, found)?;
+        version(&top, found);
+        let mut file = Self {
+            listen: listen(&top, found),
+            admin: admin(&top, found),
+            descriptors: top.texts("descriptors", found).unwrap_or_default(),
+            methods: methods(&top, found),
+            ..Self::default()
+        };
+        let remedy = "name embedded: {data_dir: …} or endpoints: […]";
+        if top.require("upstream", remedy, found).is_some() {
+            file.upstream = upstream(&top, found);
+        }
+        if let Some(shed) = top.section("shed", &SHED, found) {
+            use super::ShedStatus::{ResourceExhausted, Unavailable};
+            let statuses = [
+                ("RESOURCE_EXHAUSTED", Some(ResourceExhausted)),
+                ("UNAVAILABLE", Some(Unavailable)),
+            ];
+            file.shed_status = shed.choice("status", &statuses, found);
+            file.shed_pushback = shed.flag("pushback", found);
+        }
+        if let Some(metadata) = top.section("metadata", &METADATA, found) {
+            use super::OtherMetadata::{Alone, Identity};
+            let others = [("alone", Some(Alone)), ("identity", Some(Identity))];
+            file.metadata = MetadataFile {
+                identity: metadata.texts("identity", found),
+                ignore: metadata.texts("ignore", found).unwrap_or_default(),
+                other: metadata.choice("other", &others, found),
+            };
+        }
+        Some(file)
+    }
+}
+
+fn version(top: &Section<'_>, found: &mut Found) {
+    if top.require("version", "write version: 1", found).is_none() {
+        return;
+    }
+    if let Some(version) = top
+        .count("version", found)
+        .filter(|version| version.value != 1)
+    {
+        let what = format!(
+            "version: {}: must be 1; this ferry knows no other",
+            version.value
+        );
+        found.add::<()>(version.at, what);
+    }
+}
+
+fn listen(top: &Section<'_>, found: &mut Found) -> Option<Vec<At<String>>> {
+    let list = top.list("listen", found)?;
+    if list.is_empty() {
+        let what =
+            "listen: is empty: must have at least 1 address; leave the key out for the default";
+        return top.node("listen").and_then(|node| found.add(node.at, what));
+    }
+    let mut addresses = Vec::with_capacity(list.len());
+    for (i, node) in list.iter().enumerate() {
+        let Some(listen) = Section::open(node, &format!("listen[{i}]"), &LISTEN, found) else {
+            continue;
+        };
+        // `unix` in its place has been refused already.
+        if listen.node("unix").is_none() {
+            listen.require("address", "write address: 127.0.0.1:1229", found);
+        }
+        addresses.extend(listen.text("address", found));
+    }
+    Some(addresses)
+}
+
+fn admin(top: &Section<'_>, found: &mut Found) -> Option<At<AdminFile>> {
+    let node = top.node("admin")?;
+    if matches!(&node.value, Value::Text(text) if text == "off") {
+        return Some(At {
+            value: AdminFile::Off,
+            at: node.at,
+        });
+    }
+    let admin = Section::open(node, "admin", &ADMIN, found)?;
+    admin.require(
+        "address",
+        "write address: 127.0.0.1:9901, or admin: off",
+        found,
+    )?;
+    let address = admin.text("address", found)?;
+    Some(At {
+        value: AdminFile::Address(address.value),
+        at: address.at,
+    })
+}
+
+fn upstream(top: &Section<'_>, found: &mut Found) -> Option<UpstreamFile> {
+    let upstream = top.section("upstream", &UPSTREAM, found)?;
+    let limit = upstream
+        .section("limit", &LIMIT, found)
+        .map(|limit| LimitFile {
+            algorithm: limit.choice(
+                "algorithm",
+                &[
+                    ("little", Some(Algorithm::Little)),
+                    ("fixed", Some(Algorithm::Fixed)),
+                    ("aimd", None),
+                    ("vegas", None),
+                    ("gradient2", None),
+                ],
+                found,
+            ),
+            min: limit.count("min", found),
+            max: limit.count("max", found),
+        });
+    let batch_timeout = upstream.duration("batch_timeout", found);
+    let embedded = upstream.section("embedded", &EMBEDDED, found);
+    let target = match (embedded, upstream.node("endpoints")) {
+        (Some(_), Some(node)) => {
+            let what = "upstream.endpoints: stands beside upstream.embedded; keep one of them";
+            return found.add(node.at, what);
+        }
+        (Some(embedded), None) => {
+            use super::Pipeline::{Full, Serial};
+            let runtimes = [("shared", Some(())), ("dedicated", None)];
+            embedded.choice("runtime", &runtimes, found);
+            let pipelines = [("full", Some(Full)), ("serial", Some(Serial))];
+            TargetFile::Embedded {
+                data_dir: embedded.text("data_dir", found),
+                groups: embedded.count("groups", found),
+                pipeline: embedded.choice("pipeline", &pipelines, found),
+            }
+        }
+        (None, Some(node)) => {
+            let endpoints = upstream.texts("endpoints", found)?;
+            if matches!(&node.value, Value::List(list) if list.is_empty()) {
+                let what = "upstream.endpoints: is empty: must have at least 1 address; name one";
+                return found.add(node.at, what);
+            }
+            TargetFile::Endpoints(endpoints)
+        }
+        (None, None) if upstream.node("embedded").is_some() => return None,
+        (None, None) => {
+            let what = "upstream: has neither embedded nor endpoints; name where batches go";
+            return found.add(upstream.at, what);
+        }
+    };
+    Some(UpstreamFile {
+        target,
+        limit: limit.unwrap_or_default(),
+        batch_timeout,
+    })
+}
+
+fn methods(top: &Section<'_>, found: &mut Found) -> Vec<MethodFile> {
+    let remedy = "list the methods that batch";
+    if top.require("methods", remedy, found).is_none() {
+        return Vec::new();
+    }
+    let list = top.list("methods", found).unwrap_or_default();
+    let read = |(i, node)| method(node, &format!("methods[{i}]"), found);
+    list.iter().enumerate().filter_map(read).collect()
+}
+
+fn method(node: &Node, path: &str, found: &mut Found) -> Option<MethodFile> {
+    use super::Mode::{Enforce, Off};
+    let method = Section::open(node, path, &METHOD, found)?;
+    let modes = [
+        ("enforce", Some(Enforce)),
+        ("off", Some(Off)),
+        ("observe", None),
+    ];
+    let mode = method.choice("mode", &modes, found);
+    method.must_be_empty("discriminator_fields", found);
+    method.must_be_empty("unbatchable_if", found);
+    method.choice(
+        "on_duplicate_key",
+        &[("keep", Some(())), ("next_batch", None)],
+        found,
+    );
+    reply(&method, found);
+    if let Some(on_error) = method.section("on_error", &ON_ERROR, found) {
+        // Says what the upstream is; nothing follows from it until there is bisection.
+        on_error.flag("atomic", found);
+        on_error.must_be_empty("bisect", found);
+    }
+    let window = method.section("window", &WINDOW, found);
+    let queue = method.section("queue", &QUEUE, found);
+    let selector = method.require("selector", "write selector: package.Service/Method", found);
+    let batched = method.require("batched_field", "name the repeated field of entries", found);
+    let shape = MethodFile {
+        path: path.to_owned(),
+        mode,
+        lift: lift(&method, found),
+        entry_key: method.texts("entry_key", found).unwrap_or_default(),
+        require: method.texts("require", found).unwrap_or_default(),
+        max_message_bytes: method.size("max_message_bytes", found),
+        window: window
+            .map(|window| self::window(&window, found))
+            .unwrap_or_default(),
+        queue: queue
+            .map(|queue| QueueFile {
+                max_wait: queue.duration("max_wait", found),
+                max_bytes: queue.size("max_bytes", found),
+            })
+            .unwrap_or_default(),
+        selector: selector.and_then(|()| method.text("selector", found))?,
+        batched_field: batched.and_then(|()| method.text("batched_field", found))?,
+    };
+    Some(shape)
+}
+
+fn window(window: &Section<'_>, found: &mut Found) -> WindowFile {
+    let closes = [
+        ("adaptive", Some(Close::Adaptive)),
+        ("fixed", Some(Close::Fixed)),
+    ];
+    WindowFile {
+        max_entries: window.count("max_entries", found),
+        max_bytes: window.size("max_bytes", found),
+        linger: window.duration("linger", found),
+        close: window.choice("close", &closes, found),
+    }
+}
+
+/// `replicate` is the only form of reply as yet, so there is nothing to keep.
+fn reply(method: &Section<'_>, found: &mut Found) {
+    match method.node("reply").map(|node| (&node.value, node.at)) {
+        Some((Value::Map(_), at)) => {
+            let path = method.path_of("reply");
+            let what = "a reply that is split: not supported yet; write reply: replicate";
+            found.add::<()>(at, format!("{path}: {what}"));
+        }
+        _ => {
+            method.choice("reply", &[("replicate", Some(()))], found);
+        }
+    }
+}
+
+fn lift(method: &Section<'_>, found: &mut Found) -> Option<LiftFile> {
+    let lift = method.section("lift", &LIFT, found)?;
+    let from = lift.require("from", "name the message of the single form", found);
+    let fields = lift.require("fields", "say where each field goes: {from: to}", found);
+    from.and(fields)?;
+    Some(LiftFile {
+        from: lift.text("from", found)?,
+        fields: lift.pairs("fields", found)?,
+    })
+}

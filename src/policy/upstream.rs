@@ -1,0 +1,142 @@
+//! Where batches go, and how many at once.
+
+use std::{num::NonZeroU32, path::PathBuf, time::Duration};
+
+use super::{
+    bounds::{count, span},
+    fault::Found,
+    file::{LimitFile, TargetFile, UpstreamFile},
+    rules::{Pipeline, Upstream},
+    section::At,
+};
+use crate::limit::{Algorithm, LimitSettings};
+
+const DATA_DIR: &str = "ferry-data";
+const BATCH_TIMEOUT: Duration = Duration::from_secs(10);
+const LIMIT_MIN: u64 = 1;
+const LIMIT_MAX: u64 = 256;
+/// Past this many batches in flight no upstream gains; far past it, memory does not suffice.
+const LIMIT_BOUND: u64 = 65_536;
+const TIMEOUT_BOUNDS: (Duration, Duration) =
+    (Duration::from_millis(10), Duration::from_secs(3_600));
+
+/// The upstream, its limiter's bounds and the time a batch may take; `None`
+/// for what is at fault.
+pub(super) fn check(
+    file: UpstreamFile,
+    found: &mut Found,
+) -> (Option<Upstream>, Option<LimitSettings>, Duration) {
+    let target = match file.target {
+        TargetFile::Embedded {
+            data_dir,
+            groups,
+            pipeline,
+        } => {
+            if let Some(groups) = groups.filter(|groups| groups.value != 1) {
+                let what = "must be 1; several groups are not supported yet";
+                found.add::<()>(
+                    groups.at,
+                    format!("upstream.embedded.groups: {}: {what}", groups.value),
+                );
+            }
+            let data_dir = match data_dir {
+                Some(text) if text.value.is_empty() => {
+                    let what =
+                        format!("is empty; name a directory, or leave the key out for {DATA_DIR}");
+                    found.add(text.at, format!("upstream.embedded.data_dir: {what}"))
+                }
+                Some(text) => Some(text.value.into()),
+                None => Some(PathBuf::from(DATA_DIR)),
+            };
+            let pipeline = pipeline.map_or(Pipeline::Full, |pipeline| pipeline.value);
+            data_dir.map(|data_dir| Upstream::Embedded {
+                data_dir,
+                pipeline,
+                groups: NonZeroU32::MIN,
+            })
+        }
+        TargetFile::Endpoints(endpoints) => endpoints
+            .iter()
+            .enumerate()
+            .map(|(i, text)| endpoint(text, i, found))
+            .collect::<Vec<_>>()
+            .into_iter()
+            .collect::<Option<_>>()
+            .map(|endpoints| Upstream::Remote { endpoints }),
+    };
+    let limits = limit(&file.limit, found);
+    let timeout = span(
+        file.batch_timeout,
+        "upstream.batch_timeout",
+        TIMEOUT_BOUNDS,
+        found,
+    );
+    (target, limits, timeout.unwrap_or(BATCH_TIMEOUT))
+}
+
+fn endpoint(text: &At<String>, i: usize, found: &mut Found) -> Option<http::Uri> {
+    let value = &text.value;
+    let mut fault =
+        |what: &str| found.add(text.at, format!("upstream.endpoints[{i}]: {value}: {what}"));
+    let Ok(uri) = value.parse::<http::Uri>() else {
+        return fault("must be a URL, such as http://127.0.0.1:1228");
+    };
+    match uri.scheme_str() {
+        Some("http") => {}
+        Some("https") => return fault("TLS to an upstream is not supported yet; use http"),
+        _ => return fault("must begin with http://"),
+    }
+    if uri.port_u16().is_none_or(|port| port == 0) {
+        return fault("must name a port from 1 to 65535, such as :1228");
+    }
+    if uri.path() != "/" || uri.query().is_some() || value.contains('@') {
+        return fault("must have nothing but host and port");
+    }
+    Some(uri)
+}
+
+fn limit(file: &LimitFile, found: &mut Found) -> Option<LimitSettings> {
+    let algorithm = file
+        .algorithm
+        .as_ref()
+        .map_or(Algorithm::Little, |algorithm| algorithm.value);
+    let min = count(file.min.as_ref(), "upstream.limit.min", LIMIT_BOUND, found);
+    let max = count(file.max.as_ref(), "upstream.limit.max", LIMIT_BOUND, found);
+    let place = file
+        .max
+        .as_ref()
+        .or(file.min.as_ref())
+        .map(|bound| bound.at);
+    let (min, max) = match (algorithm, min, max) {
+        (Algorithm::Little, min, max) => (
+            min.unwrap_or(LIMIT_MIN),
+            max.unwrap_or_else(|| LIMIT_MAX.max(min.unwrap_or(0))),
+        ),
+        (Algorithm::Fixed, Some(one), None) | (Algorithm::Fixed, None, Some(one)) => (one, one),
+        (Algorithm::Fixed, Some(min), Some(max)) if min == max => (min, max),
+        (Algorithm::Fixed, Some(min), Some(max)) => {
+            let what = format!(
+                "upstream.limit: min {min}, max {max}: must be equal; a fixed limit never moves"
+            );
+            return place.and_then(|at| found.add(at, what));
+        }
+        (Algorithm::Fixed, None, None) => {
+            let at = file.algorithm.as_ref()?.at;
+            return found.add(
+                at,
+                "upstream.limit: fixed: must have a value; write max: 20 or so",
+            );
+        }
+    };
+    if min > max {
+        let what =
+            format!("upstream.limit: min {min}: must be at most max, which is {max}; swap them");
+        return place.and_then(|at| found.add(at, what));
+    }
+    let bounded = |bound| u32::try_from(bound).expect("a limit is at most LIMIT_BOUND");
+    Some(LimitSettings {
+        algorithm,
+        min: bounded(min),
+        max: bounded(max),
+    })
+}

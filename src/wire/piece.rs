@@ -1,0 +1,90 @@
+//! What a scan finds out about a message.
+
+use bytes::Bytes;
+
+/// What a scan says of a valid message.
+#[derive(Clone, Debug)]
+pub enum Scan {
+    /// It may share a batch with others of its partition.
+    Merge(Piece),
+    /// It must be sent by itself, unchanged.
+    Alone(Reason),
+}
+
+/// Why a valid message is not merged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// It has a field that the descriptors do not know.
+    UnknownField,
+    /// It has a proto2 group.
+    Group,
+    /// It has more other top-level fields than a partition may consist of.
+    ManyFields,
+}
+
+impl Reason {
+    /// The reason as a metric label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::UnknownField => "unknown_field",
+            Self::Group => "group",
+            Self::ManyFields => "many_fields",
+        }
+    }
+}
+
+/// The form in which a message holds its entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Any number of entries in the batched field.
+    Batch,
+    /// One entry, its fields at the top of the message.
+    Single,
+}
+
+/// A scanned message that may be merged; only [`Plan::scan`] makes one.
+#[derive(Clone, Debug)]
+pub struct Piece {
+    pub(super) message: Bytes,
+    pub(super) partition: Bytes,
+    pub(super) merged_len: usize,
+    /// Length of the entry that a single form becomes; 0 for the batch form.
+    pub(super) lifted_len: usize,
+    pub(super) entries: u32,
+    pub(super) form: Form,
+}
+
+impl Piece {
+    /// The message as it came.
+    #[must_use]
+    pub fn message(&self) -> &Bytes {
+        &self.message
+    }
+
+    /// The top-level fields other than entries, in the order of their numbers,
+    /// presence included. Only pieces whose partitions are equal may be merged.
+    #[must_use]
+    pub fn partition(&self) -> &Bytes {
+        &self.partition
+    }
+
+    /// How many bytes this piece adds to a merged message (which has the
+    /// partition's bytes once, besides).
+    #[must_use]
+    pub fn merged_len(&self) -> usize {
+        self.merged_len
+    }
+
+    /// How many entries it holds; at least one.
+    #[must_use]
+    pub fn entries(&self) -> u32 {
+        self.entries
+    }
+
+    /// The form in which it came.
+    #[must_use]
+    pub fn form(&self) -> Form {
+        self.form
+    }
+}
