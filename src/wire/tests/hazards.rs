@@ -103,7 +103,7 @@ fn bytes_that_are_no_protobuf_are_refused() {
     let number_zero = [0x02, 0x00];
     let wire_seven = [0x0f, 0x00];
     let number_beyond = [0xff; 9].iter().copied().chain([0x01]).collect::<Vec<_>>();
-    let varint_beyond = [&[0x38][..], &[0xff; 9], &[0x02]].concat();
+    let varint_beyond = [&[0x48][..], &[0xff; 9], &[0x02]].concat();
     let end_of_no_group = [0x0c];
     let other_end = [varint(9 << 3 | 3, 1), varint(8 << 3 | 4, 1)].concat();
     let open_group = varint(9 << 3 | 3, 1);
