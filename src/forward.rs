@@ -22,7 +22,7 @@ pub enum Forward {
     /// To a remote upstream.
     Remote(RemoteClient),
     /// To the services of this process; what they do not know is UNIMPLEMENTED.
-    Local(Routes),
+    Local(Box<Routes>),
 }
 
 /// Forwards calls and counts them.
@@ -70,7 +70,7 @@ impl Service<Request<Body>> for Forwarder {
                         Err(status) => status.into_http(),
                     }
                 }
-                Forward::Local(routes) => match routes.clone().oneshot(request).await {
+                Forward::Local(routes) => match Routes::clone(routes).oneshot(request).await {
                     Ok(response) => response,
                     Err(never) => match never {},
                 },

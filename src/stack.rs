@@ -351,7 +351,7 @@ fn embedded(
     let service = MqttServiceServer::new(MetaService::new(group.clone()));
     Ok((
         BoxCloneSyncService::new(upstream),
-        Forward::Local(Routes::new(service).prepare()),
+        Forward::Local(Box::new(Routes::new(service).prepare())),
     ))
 }
 

@@ -32,14 +32,14 @@ pub enum AnswerBody {
 }
 
 /// A unary call's good end.
-pub fn message(message: &[u8]) -> Response<AnswerBody> {
+pub(super) fn message(message: &[u8]) -> Response<AnswerBody> {
     let mut response = Response::new(AnswerBody::Message(frame::framed(message)));
     response.headers_mut().insert(header::CONTENT_TYPE, GRPC);
     response
 }
 
 /// A call's bad end, in headers alone.
-pub fn status(status: Status) -> Response<AnswerBody> {
+pub(super) fn status(status: Status) -> Response<AnswerBody> {
     status.into_http()
 }
 

@@ -7,7 +7,6 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Instant,
 };
 
 use bytes::{Bytes, BytesMut};
@@ -31,7 +30,7 @@ use crate::{
     policy::{Classify, MetadataRules},
     telemetry::MethodMetrics,
     upstream::{Call, Identity},
-    wire::{Plan, Scan},
+    wire::{Form, Piece, Plan, Scan},
 };
 
 /// What the door knows of a batched method.
@@ -129,19 +128,24 @@ where
             Ok(Unary::Compressed) => return Judged::Alone(body, trailers),
             Err(error) => return Judged::Refused(status::of_frame(error)),
         };
-        let identity = match identity(&self.metadata, &parts.headers) {
-            Ok(identity) => identity,
-            Err(Lone) => return Judged::Alone(body, trailers),
+        let piece = match plan.scan(&message) {
+            Ok(Scan::Merge(piece)) => piece,
+            Ok(Scan::Alone(_)) => return Judged::Alone(body, trailers),
+            Err(error) => return Judged::Refused(status::of_scan(&error)),
         };
-        match plan.scan(&message) {
-            Ok(Scan::Merge(piece)) => Judged::Batch(Call {
+        match identity(&self.metadata, &parts.headers) {
+            Ok(identity) => Judged::Batch(Call {
                 method,
                 piece,
                 identity,
                 deadline,
             }),
-            Ok(Scan::Alone(_)) => Judged::Alone(body, trailers),
-            Err(error) => Judged::Refused(status::of_scan(&error)),
+            // The older form is lifted all the same, for an upstream that
+            // knows only the newer one.
+            Err(Lone) if piece.form() == Form::Single => {
+                Judged::Alone(lifted(plan, &piece), trailers)
+            }
+            Err(Lone) => Judged::Alone(body, trailers),
         }
     }
 
@@ -153,7 +157,7 @@ where
             Err(error) => {
                 let refused = matches!(&error, BatchError::Upstream(status) if is_refusal(status));
                 self.methods[method].metrics.on_error(&error, refused);
-                answer::status(status::of_batch(error, self.shed, spread()))
+                answer::status(status::of_batch(error, self.shed, fastrand::f64()))
             }
         }
     }
@@ -219,6 +223,13 @@ async fn read(mut body: Incoming, bound: usize) -> Result<(Bytes, Option<HeaderM
     Ok((whole, trailers))
 }
 
+/// One call of the single form, as a batch of one in its frame.
+fn lifted(plan: &Plan, piece: &Piece) -> Bytes {
+    let mut merged = BytesMut::with_capacity(piece.merged_len());
+    plan.merge([piece], &mut merged);
+    frame::framed(&merged)
+}
+
 /// The call has metadata that no batch can carry.
 struct Lone;
 
@@ -245,14 +256,6 @@ fn is_refusal(status: &Status) -> bool {
         status.code(),
         Code::Unavailable | Code::InvalidArgument | Code::Unauthenticated | Code::PermissionDenied
     )
-}
-
-/// A caller's place within the jitter, in 0..1: the clock's nanoseconds,
-/// scattered. Good enough to part callers; nothing depends on its secrecy.
-fn spread() -> f64 {
-    use std::hash::{BuildHasher, RandomState};
-    let scattered = RandomState::new().hash_one(Instant::now());
-    (scattered >> 11) as f64 / (1_u64 << 53) as f64
 }
 
 /// A body that was read and goes on as it came.

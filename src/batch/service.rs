@@ -126,9 +126,12 @@ impl Queue {
     }
 }
 
+/// An admitted request on its way to the worker.
+type Admitted<Req, K, P, E> = Held<Entry<Req, K, P, E>>;
+
 /// A `Service<Req>` whose requests leave in batches.
 pub struct Batcher<Req, C: Coalesce<Req>, P, E> {
-    intake: mpsc::UnboundedSender<Held<Entry<Req, C::Partition, P, E>>>,
+    intake: mpsc::UnboundedSender<Admitted<Req, C::Partition, P, E>>,
     queue: Arc<Queue>,
     rules: Arc<C>,
 }

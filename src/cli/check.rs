@@ -6,7 +6,7 @@ use crate::policy::{self, Policy};
 
 /// The flags of `ferry check`.
 #[derive(Debug, clap::Args)]
-pub struct Check {
+pub(super) struct Check {
     /// The policy files
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,

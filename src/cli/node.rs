@@ -13,7 +13,7 @@ use crate::{
 
 /// The flags of `ferry node`.
 #[derive(Debug, clap::Args)]
-pub struct Node {
+pub(super) struct Node {
     /// The group's directory, made if it is not there
     #[arg(long, value_name = "DIR", default_value = "ferry-data")]
     data_dir: PathBuf,

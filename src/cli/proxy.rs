@@ -15,7 +15,7 @@ pub(super) const DRAIN_PATIENCE: Duration = Duration::from_secs(30);
 
 /// The flags of `ferry proxy`.
 #[derive(Debug, clap::Args)]
-pub struct Proxy {
+pub(super) struct Proxy {
     /// The policy file; without one, the built-in policy: both generations of
     /// CreateSession over an embedded group in ./ferry-data
     #[arg(long, value_name = "FILE")]

@@ -1,3 +1,5 @@
+//! The window by its promises, and against a naive list.
+
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
