@@ -157,12 +157,6 @@ struct Opened {
     state: Arc<StateStore>,
 }
 
-impl std::fmt::Debug for Group {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Group").finish_non_exhaustive()
-    }
-}
-
 impl Group {
     /// Opens the group in its directory, or begins one there. Returns when it
     /// leads and has applied everything that its log had before.
