@@ -42,7 +42,7 @@ impl Sidecar {
             .arg("--policy")
             .arg(&policy)
             .current_dir(folder.path())
-            .env("RUST_LOG", "warn")
+            .env("FERRY_LOG", "warn")
             .stdin(Stdio::null())
             .kill_on_drop(true)
             .spawn()

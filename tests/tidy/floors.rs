@@ -37,7 +37,6 @@ const FLOORS: &[(&str, u8)] = &[
     ("src/reply.rs", 1),
     ("src/policy/", 2),
     ("src/policy/fault.rs", 0),
-    ("src/policy/metadata.rs", 0),
     ("src/policy/tree.rs", 1),
     ("src/policy/section.rs", 1),
     ("src/policy/units.rs", 0),

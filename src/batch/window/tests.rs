@@ -1,3 +1,5 @@
+//! The window against a naive model, and each rule of when it is due.
+
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
