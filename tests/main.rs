@@ -4,6 +4,7 @@
 // A test that watches a real process has nothing but the real clock.
 #![allow(clippy::disallowed_methods)]
 
+mod deploy;
 mod process;
 mod python_client;
 mod tidy;

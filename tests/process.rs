@@ -42,6 +42,7 @@ impl Sidecar {
             .arg("--policy")
             .arg(&policy)
             .current_dir(folder.path())
+            .env("FERRY_LOG", "warn")
             .stdin(Stdio::null())
             .kill_on_drop(true)
             .spawn()

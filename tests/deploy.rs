@@ -1,0 +1,30 @@
+//! What `deploy/` ships is what this version of ferry takes.
+
+use std::{fs, path::Path};
+
+use ferry::policy::{Policy, Upstream};
+
+/// The block under `policy.yaml: |` of the ConfigMap, without its indentation.
+fn sidecar_policy() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/kubernetes-sidecar.yaml");
+    let manifest = fs::read_to_string(path).expect("the manifest ships with ferry");
+    let block = manifest
+        .lines()
+        .skip_while(|line| *line != "  policy.yaml: |")
+        .skip(1)
+        .take_while(|line| line.is_empty() || line.starts_with("    "));
+    block
+        .flat_map(|line| [line.get(4..).unwrap_or(""), "\n"])
+        .collect()
+}
+
+#[test]
+fn the_policy_of_the_kubernetes_sidecar_is_one_that_ferry_accepts() {
+    let policy = Policy::load(&sidecar_policy(), Path::new("policy.yaml"))
+        .unwrap_or_else(|faults| panic!("deploy/kubernetes-sidecar.yaml: {faults}"));
+    assert!(
+        matches!(policy.upstream, Upstream::Remote { .. }),
+        "a sidecar without a volume keeps no sessions itself"
+    );
+    assert_eq!(policy.methods.len(), 1);
+}
