@@ -10,16 +10,15 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use tonic::{Code, Status, service::Routes};
-use tower::{Service, ServiceBuilder, util::BoxCloneSyncService};
+use tower::{ServiceBuilder, util::BoxCloneSyncService};
 
 use crate::{
     accept::{
-        CallRules, ConnectionSettings, Door, DoorMethod, MethodRules, Server, ServerError,
+        CallRules, ConnectionSettings, Door, DoorMethod, MethodRules, Server, ServerError, Submit,
         route::Router, status::ShedAnswer,
     },
-    batch::{Batch, BatchError, BatchLayer},
+    batch::{Batch, BatchLayer},
     forward::{Forward, Forwarder},
     limit::{LimitLayer, LimitView},
     meta::MetaService,
@@ -209,18 +208,13 @@ impl Stack {
         metrics: Metrics,
     ) -> Result<Self, StackError>
     where
-        S: Service<Call, Response = Bytes, Error = BatchError<Status>>
-            + Clone
-            + Send
-            + Sync
-            + 'static,
-        S::Future: Send,
+        S: Submit,
     {
         let door = Arc::new(door);
         let mut servers = Vec::new();
         for address in addresses {
             let door = Arc::clone(&door);
-            let answer = move |request| Arc::clone(&door).answer(request);
+            let answer = move |request| door.answer(request);
             servers.push(Server::listen(address, ConnectionSettings::default(), answer).await?);
         }
         Ok(Self {

@@ -2,6 +2,7 @@
 
 use std::{convert::Infallible, future::Future, time::Duration};
 
+use futures_util::FutureExt;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::{
@@ -101,10 +102,7 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let streams = Streams::default();
-    let service = service_fn(move |request| {
-        let answer = answer(request);
-        async move { Ok::<_, Infallible>(answer.await) }
-    });
+    let service = service_fn(move |request| answer(request).map(Ok::<_, Infallible>));
     let connection = http2::Builder::new(streams.clone())
         .timer(TokioTimer::new())
         .max_concurrent_streams(settings.max_streams)

@@ -19,7 +19,10 @@ use std::{
 };
 
 use futures_util::{
-    FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered, task::AtomicWaker,
+    FutureExt, StreamExt,
+    future::{BoxFuture, CatchUnwind},
+    stream::FuturesUnordered,
+    task::AtomicWaker,
 };
 
 /// Rounds of polling before other connections of this thread get a turn.
@@ -36,8 +39,8 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, stream: F) {
-        // A stream that panics is reset; the connection's others go on.
-        let stream = AssertUnwindSafe(stream).catch_unwind().map(|_| ());
+        // Boxed as it is: the future is large, and each layer around it
+        // would move it once more.
         self.lock().push(Box::pin(stream));
     }
 }
@@ -54,7 +57,8 @@ impl Streams {
 pub(super) struct Inline<C> {
     connection: Pin<Box<C>>,
     arrived: Streams,
-    running: FuturesUnordered<BoxFuture<'static, ()>>,
+    /// A stream that panics is reset; the connection's others go on.
+    running: FuturesUnordered<CatchUnwind<AssertUnwindSafe<BoxFuture<'static, ()>>>>,
     relay: Arc<Relay>,
     waker: Waker,
 }
@@ -84,9 +88,11 @@ impl<C: Future> Inline<C> {
         {
             let mut arrived = self.arrived.lock();
             moved |= !arrived.is_empty();
-            self.running.extend(arrived.drain(..));
+            let arrived = arrived.drain(..);
+            self.running
+                .extend(arrived.map(|stream| AssertUnwindSafe(stream).catch_unwind()));
         }
-        while let Poll::Ready(Some(())) = self.running.poll_next_unpin(&mut cx) {
+        while let Poll::Ready(Some(_)) = self.running.poll_next_unpin(&mut cx) {
             moved = true;
         }
         (moved, done)

@@ -7,13 +7,14 @@ pub mod frame;
 mod inline;
 mod metadata;
 mod partition;
+mod read;
 pub mod route;
 mod server;
 pub mod status;
 
 pub use answer::AnswerBody;
 pub use connection::ConnectionSettings;
-pub use door::{Door, DoorMethod};
+pub use door::{Answering, Door, DoorMethod, Submit};
 pub use metadata::deadline;
 pub use partition::{CallRules, MethodRules, Partition};
 pub use server::{Server, ServerError};

@@ -164,6 +164,38 @@ where
         &self.queue
     }
 
+    /// What [`Service::call`] does, for those who share one handle.
+    pub fn submit(&self, request: Req) -> Answer<P, E> {
+        let now = tokio::time::Instant::now().into_std();
+        let partition = self.rules.partition(&request);
+        let weight = self.rules.weight(&request);
+        let deadline = self.rules.deadline(&request);
+        let slack = deadline.map(|deadline| deadline.saturating_duration_since(now));
+        if slack == Some(Duration::ZERO) {
+            return Answer::refused(BatchError::DeadlineExceeded);
+        }
+        if let Err(shed) = self.admit(&partition, weight, slack) {
+            return Answer::refused(shed);
+        }
+        let (reply, answer) = reply::channel();
+        self.queue.joined(weight);
+        let held = Held {
+            entry: Entry {
+                request,
+                partition,
+                reply,
+            },
+            weight,
+            arrived: now,
+            deadline,
+        };
+        if self.intake.send(held).is_err() {
+            self.queue.left(u64::from(weight.entries), weight.bytes);
+            return Answer::refused(BatchError::Closed);
+        }
+        Answer::waiting(answer, deadline)
+    }
+
     /// Whether an entry can be served in its time, judged by what waits.
     fn admit(
         &self,
@@ -211,34 +243,7 @@ where
     }
 
     fn call(&mut self, request: Req) -> Self::Future {
-        let now = tokio::time::Instant::now().into_std();
-        let partition = self.rules.partition(&request);
-        let weight = self.rules.weight(&request);
-        let deadline = self.rules.deadline(&request);
-        let slack = deadline.map(|deadline| deadline.saturating_duration_since(now));
-        if slack == Some(Duration::ZERO) {
-            return Answer::refused(BatchError::DeadlineExceeded);
-        }
-        if let Err(shed) = self.admit(&partition, weight, slack) {
-            return Answer::refused(shed);
-        }
-        let (reply, answer) = reply::channel();
-        self.queue.joined(weight);
-        let held = Held {
-            entry: Entry {
-                request,
-                partition,
-                reply,
-            },
-            weight,
-            arrived: now,
-            deadline,
-        };
-        if self.intake.send(held).is_err() {
-            self.queue.left(u64::from(weight.entries), weight.bytes);
-            return Answer::refused(BatchError::Closed);
-        }
-        Answer::waiting(answer, deadline)
+        self.submit(request)
     }
 }
 

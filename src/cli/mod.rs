@@ -97,7 +97,9 @@ impl Cli {
 /// Runs a server on every core, with its log on stderr.
 fn serve(run: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
     tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::try_from_env("FERRY_LOG").unwrap_or_else(|_| "info,openraft=warn".into()))
+        .with_env_filter(
+            EnvFilter::try_from_env("FERRY_LOG").unwrap_or_else(|_| "info,openraft=warn".into()),
+        )
         .with_writer(io::stderr)
         .init();
     let runtime = tokio::runtime::Builder::new_multi_thread()

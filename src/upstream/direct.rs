@@ -3,18 +3,16 @@
 //! No window and no limit: this is what a client meets that calls the Raft
 //! group without a sidecar, and what ferry is measured against.
 
-use std::{
-    future::Future,
-    pin::Pin,
-    task::{Context, Poll},
-};
-
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use tonic::Status;
-use tower::Service;
+use tower::{Service, ServiceExt};
 
 use super::{BatchReply, Call};
-use crate::batch::{Batch, BatchError, ClosedBy};
+use crate::{
+    accept::Submit,
+    batch::{Batch, BatchError, ClosedBy},
+};
 
 /// Sends each call to the upstream below, alone.
 #[derive(Clone, Debug)]
@@ -23,21 +21,16 @@ pub struct Direct<S>(
     pub S,
 );
 
-impl<S> Service<Call> for Direct<S>
+impl<S> Submit for Direct<S>
 where
     S: Service<Batch<Call>, Response = BatchReply, Error = Status>,
+    S: Clone + Send + Sync + 'static,
     S::Future: Send + 'static,
 {
-    type Response = Bytes;
-    type Error = BatchError<Status>;
-    type Future = Pin<Box<dyn Future<Output = Result<Bytes, BatchError<Status>>> + Send>>;
+    type Answer = BoxFuture<'static, Result<Bytes, BatchError<Status>>>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.0.poll_ready(cx).map_err(BatchError::Upstream)
-    }
-
-    fn call(&mut self, call: Call) -> Self::Future {
-        let answer = self.0.call(Batch {
+    fn submit(&self, call: Call) -> Self::Answer {
+        let answer = self.0.clone().oneshot(Batch {
             entries: call.piece.entries(),
             bytes: call.piece.merged_len(),
             closed_by: ClosedBy::Full,
