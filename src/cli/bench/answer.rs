@@ -1,15 +1,8 @@
-//! One call's answer: the head, the message, the trailers, and what they say.
-//! A reply counts as success only if its `grpc-status` is 0 *and* it brought a
-//! message: anything less is an error that a real client would report.
+//! What one call's answer says. It counts as success only if its `grpc-status`
+//! is 0 *and* it brought a message: anything less is an error that a real
+//! client would report. Pure.
 
-use std::{
-    borrow::Cow,
-    task::{Context, Poll, ready},
-};
-
-use h2::{RecvStream, client::ResponseFuture};
-use http::{HeaderMap, StatusCode};
-use std::{future::Future, pin::Pin};
+use std::borrow::Cow;
 
 use super::message::FRAME_HEADER;
 
@@ -34,74 +27,81 @@ const STATUS_NAMES: [&str; 17] = [
     "UNAUTHENTICATED",
 ];
 
-/// An answer on its way.
-#[derive(Debug)]
-pub(super) enum Answer {
-    /// Nothing has come yet.
-    Awaited(ResponseFuture),
-    /// The head has come; so many bytes of the message have, too.
-    Begun(RecvStream, usize),
+/// How a call ended; the error is status and message.
+pub(super) type Verdict = Result<(), Cow<'static, str>>;
+
+/// The fields of a head or of trailers that matter.
+#[derive(Debug, Default)]
+pub(super) struct Fields {
+    http_status: Option<Cow<'static, [u8]>>,
+    grpc_status: Option<Cow<'static, [u8]>>,
+    grpc_message: Option<Vec<u8>>,
 }
 
-impl Answer {
-    /// Ready with what the server said; the error is status and message.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Cow<'static, str>>> {
-        if let Self::Awaited(head) = self {
-            let (head, body) = match ready!(Pin::new(head).poll(cx)) {
-                Ok(response) => response.into_parts(),
-                Err(error) => return Poll::Ready(Err(lost(&error))),
-            };
-            if head.status != StatusCode::OK {
-                return Poll::Ready(Err(format!("HTTP {}", head.status).into()));
-            }
-            // A failed call may consist of its head alone.
-            if head.headers.contains_key("grpc-status") && body.is_end_stream() {
-                return Poll::Ready(verdict(&head.headers, 0));
-            }
-            *self = Self::Begun(body, 0);
+/// What a head means.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Head {
+    /// There is none: these are trailers.
+    Absent,
+    /// Another head will follow.
+    Interim,
+    /// The message may follow.
+    Begun,
+    /// This is no answer to a gRPC call.
+    Foreign(String),
+}
+
+impl Fields {
+    /// Keeps a field if it matters.
+    pub(super) fn note(&mut self, name: &[u8], value: &[u8]) {
+        match name {
+            b":status" => self.http_status = Some(kept(value)),
+            b"grpc-status" => self.grpc_status = Some(kept(value)),
+            b"grpc-message" => self.grpc_message = Some(value.to_vec()),
+            _ => {}
         }
-        let Self::Begun(body, received) = self else {
-            unreachable!("the head has just come")
-        };
-        while let Some(chunk) = ready!(body.poll_data(cx)) {
-            let length = match chunk {
-                Ok(chunk) => chunk.len(),
-                Err(error) => return Poll::Ready(Err(lost(&error))),
-            };
-            *received += length;
-            if let Err(error) = body.flow_control().release_capacity(length) {
-                return Poll::Ready(Err(lost(&error)));
-            }
+    }
+
+    /// What they mean as a head.
+    pub(super) fn head(&self) -> Head {
+        match self.http_status.as_deref() {
+            None => Head::Absent,
+            Some(b"200") => Head::Begun,
+            Some([b'1', _, _]) => Head::Interim,
+            Some(other) => Head::Foreign(format!("HTTP {}", String::from_utf8_lossy(other))),
         }
-        Poll::Ready(match ready!(body.poll_trailers(cx)) {
-            Ok(Some(trailers)) => verdict(&trailers, *received),
-            Ok(None) => Err("INTERNAL: the answer has no trailers".into()),
-            Err(error) => Err(lost(&error)),
-        })
+    }
+
+    /// What they say at the end of a call that brought `received` bytes.
+    pub(super) fn verdict(&self, received: usize) -> Verdict {
+        match self.grpc_status.as_deref() {
+            Some(b"0") if received >= FRAME_HEADER => Ok(()),
+            Some(b"0") => Err("INTERNAL: status OK without a message".into()),
+            None => Err("INTERNAL: the answer has no grpc-status".into()),
+            Some(code) => Err(self.named(code).into()),
+        }
+    }
+
+    fn named(&self, code: &[u8]) -> String {
+        let code = String::from_utf8_lossy(code);
+        let name = code
+            .parse()
+            .ok()
+            .and_then(|code: usize| STATUS_NAMES.get(code).copied());
+        let name = name.map_or_else(|| format!("status {code}"), str::to_owned);
+        match &self.grpc_message {
+            Some(message) => format!("{name}: {}", percent_decoded(message)),
+            None => name,
+        }
     }
 }
 
-/// What `trailers` say about a call that brought `received` bytes of message.
-fn verdict(trailers: &HeaderMap, received: usize) -> Result<(), Cow<'static, str>> {
-    let status = trailers.get("grpc-status").map(|status| status.as_bytes());
-    match status {
-        Some(b"0") if received >= FRAME_HEADER => Ok(()),
-        Some(b"0") => Err("INTERNAL: status OK without a message".into()),
-        None => Err("INTERNAL: the answer has no grpc-status".into()),
-        Some(code) => Err(named(code, trailers).into()),
-    }
-}
-
-fn named(code: &[u8], trailers: &HeaderMap) -> String {
-    let code = String::from_utf8_lossy(code);
-    let name = code
-        .parse()
-        .ok()
-        .and_then(|code: usize| STATUS_NAMES.get(code).copied());
-    let name = name.map_or_else(|| format!("status {code}"), str::to_owned);
-    match trailers.get("grpc-message") {
-        Some(message) => format!("{name}: {}", percent_decoded(message.as_bytes())),
-        None => name,
+/// The values of every successful answer cost no memory.
+fn kept(value: &[u8]) -> Cow<'static, [u8]> {
+    match value {
+        b"0" => Cow::Borrowed(b"0"),
+        b"200" => Cow::Borrowed(b"200"),
+        other => Cow::Owned(other.to_vec()),
     }
 }
 
@@ -125,42 +125,54 @@ fn percent_decoded(message: &[u8]) -> String {
     String::from_utf8_lossy(&decoded).into_owned()
 }
 
-/// A call that ended below gRPC.
-fn lost(error: &h2::Error) -> Cow<'static, str> {
-    match error.reason() {
-        Some(reason) if error.is_reset() => format!("stream reset: {reason:?}").into(),
-        _ => format!("connection lost: {error}").into(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn trailers(status: &'static str, message: Option<&'static str>) -> HeaderMap {
-        let mut trailers = HeaderMap::new();
-        trailers.insert("grpc-status", status.parse().unwrap());
-        if let Some(message) = message {
-            trailers.insert("grpc-message", message.parse().unwrap());
-        }
-        trailers
+    fn fields(noted: &[(&str, &str)]) -> Fields {
+        let mut fields = Fields::default();
+        noted
+            .iter()
+            .for_each(|(name, value)| fields.note(name.as_bytes(), value.as_bytes()));
+        fields
     }
 
     #[test]
     fn only_status_0_with_a_message_is_success() {
-        assert_eq!(verdict(&trailers("0", None), FRAME_HEADER), Ok(()));
-        assert!(verdict(&trailers("0", None), 0).is_err());
-        assert!(verdict(&HeaderMap::new(), FRAME_HEADER).is_err());
+        assert_eq!(
+            fields(&[("grpc-status", "0")]).verdict(FRAME_HEADER),
+            Ok(())
+        );
+        assert!(fields(&[("grpc-status", "0")]).verdict(0).is_err());
+        assert!(fields(&[("x-status", "0")]).verdict(FRAME_HEADER).is_err());
     }
 
     #[test]
     fn an_error_is_told_by_name_and_decoded_message() {
-        let told = verdict(&trailers("8", Some("queue%20full: 5%25 %zz %")), 0).unwrap_err();
-        assert_eq!(told, "RESOURCE_EXHAUSTED: queue full: 5% %zz %");
+        let told = |status, message| {
+            fields(&[("grpc-status", status), ("grpc-message", message)])
+                .verdict(0)
+                .unwrap_err()
+        };
         assert_eq!(
-            verdict(&trailers("14", None), 0).unwrap_err(),
+            told("8", "queue%20full: 5%25 %zz %"),
+            "RESOURCE_EXHAUSTED: queue full: 5% %zz %"
+        );
+        assert_eq!(told("99", "?"), "status 99: ?");
+        assert_eq!(
+            fields(&[("grpc-status", "14")]).verdict(0).unwrap_err(),
             "UNAVAILABLE"
         );
-        assert_eq!(verdict(&trailers("99", None), 0).unwrap_err(), "status 99");
+    }
+
+    #[test]
+    fn a_head_is_told_from_trailers_and_from_other_protocols() {
+        assert_eq!(fields(&[("grpc-status", "0")]).head(), Head::Absent);
+        assert_eq!(fields(&[(":status", "200")]).head(), Head::Begun);
+        assert_eq!(fields(&[(":status", "103")]).head(), Head::Interim);
+        assert_eq!(
+            fields(&[(":status", "503")]).head(),
+            Head::Foreign("HTTP 503".into())
+        );
     }
 }

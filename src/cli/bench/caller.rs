@@ -1,22 +1,20 @@
 //! One caller of the load: takes sessions, sends the call, awaits its answer,
 //! and so on until the work is done. A plain state machine that its connection
-//! polls, so that two thousand of them are two thousand small structs and not
-//! as many tasks.
+//! drives, so that two thousand of them are two thousand small structs and not
+//! as many tasks. Pure: takes `now` as an argument.
 
 use std::{
     cell::RefCell,
     ops::Range,
     rc::Rc,
-    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use h2::{Reason, SendStream, client::SendRequest};
-use http::{HeaderValue, Method, Request, Version, header};
 
 use super::{
-    answer::Answer,
+    answer::Verdict,
+    hpack::RequestHead,
     message::Messages,
     plan::{AfterTimeout, Deadline, LoadPlan},
     tally::Tally,
@@ -33,7 +31,6 @@ pub(super) type SharedDesk = Rc<RefCell<Desk>>;
 pub(super) struct Desk {
     pub(super) tally: Tally,
     messages: Messages,
-    request: Request<()>,
     after_timeout: AfterTimeout,
     timeout: Duration,
     batch: u64,
@@ -48,7 +45,6 @@ impl Desk {
         Self {
             tally: Tally::new(started),
             messages: Messages::new(plan),
-            request: request(plan),
             after_timeout: plan.after_timeout,
             timeout: plan.timeout,
             batch: u64::from(plan.batch_size.get()),
@@ -61,6 +57,11 @@ impl Desk {
     /// How long a caller waits for one answer.
     pub(super) fn timeout(&self) -> Duration {
         self.timeout
+    }
+
+    /// When calls stop being sent, if ever.
+    pub(super) fn closes(&self) -> Option<Instant> {
+        self.closes
     }
 
     /// Whether calls may still be sent at `now`.
@@ -83,40 +84,33 @@ impl Desk {
     }
 }
 
-/// The head of every call, prepared once.
-fn request(plan: &LoadPlan) -> Request<()> {
-    let mut request = Request::new(());
-    *request.method_mut() = Method::POST;
-    *request.version_mut() = Version::HTTP_2;
-    *request.uri_mut() = format!("http://{}{PATH}", plan.target)
-        .parse()
-        .expect("a socket address and a fixed path make a URI");
-    let headers = request.headers_mut();
-    headers.insert(header::TE, HeaderValue::from_static("trailers"));
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/grpc"),
-    );
-    headers.insert(
-        header::USER_AGENT,
-        HeaderValue::from_static(concat!("ferry-bench/", env!("CARGO_PKG_VERSION"))),
-    );
+/// The head of every call of `plan`.
+pub(super) fn request_head(plan: &LoadPlan) -> RequestHead {
+    let (target, timeout) = (plan.target.to_string(), grpc_timeout(plan.timeout));
+    let mut fields = vec![
+        (":path", PATH),
+        (":authority", &target),
+        ("te", "trailers"),
+        ("content-type", "application/grpc"),
+        (
+            "user-agent",
+            concat!("ferry-bench/", env!("CARGO_PKG_VERSION")),
+        ),
+    ];
     if plan.deadline == Deadline::Announced {
-        headers.insert("grpc-timeout", grpc_timeout(plan.timeout));
+        fields.push(("grpc-timeout", &timeout));
     }
-    request
+    RequestHead::new(&fields)
 }
 
 /// At most eight digits, as gRPC asks: milliseconds, or else seconds.
-fn grpc_timeout(timeout: Duration) -> HeaderValue {
+fn grpc_timeout(timeout: Duration) -> String {
     let millis = timeout.as_millis();
-    let text = if millis < 100_000_000 {
+    if millis < 100_000_000 {
         format!("{millis}m")
     } else {
         format!("{}S", timeout.as_secs().min(99_999_999))
-    };
-    text.parse()
-        .expect("digits and a letter make a header value")
+    }
 }
 
 /// One caller.
@@ -133,8 +127,11 @@ pub(super) enum Patience {
     NotTried,
     /// It waits until this moment.
     Until(Instant),
-    /// It has just reset the call, and can go on.
-    Lost,
+    /// It gave the call up: its stream is to be reset, and it can go on.
+    Lost {
+        /// The call's stream.
+        stream: u32,
+    },
 }
 
 #[derive(Debug)]
@@ -143,14 +140,8 @@ enum Stage {
     Idle,
     /// The sessions at hand are to be sent, perhaps again.
     Loaded,
-    /// The call is out.
-    Sent {
-        at: Instant,
-        stream: SendStream<Bytes>,
-        answer: Answer,
-    },
-    /// There is nothing left to do.
-    Done,
+    /// The call is out, on this stream.
+    Sent { at: Instant, stream: u32 },
 }
 
 impl Caller {
@@ -162,104 +153,64 @@ impl Caller {
         }
     }
 
-    /// Whether this caller has nothing left to do.
-    pub(super) fn is_done(&self) -> bool {
-        matches!(self.stage, Stage::Done)
+    /// Whether it holds sessions that are still to be sent.
+    pub(super) fn is_loaded(&self) -> bool {
+        matches!(self.stage, Stage::Loaded)
     }
 
-    /// Whether it holds no sessions that are still to be sent.
-    pub(super) fn is_empty_handed(&self) -> bool {
-        matches!(self.stage, Stage::Idle | Stage::Done)
-    }
-
-    /// Goes as far as it can at `now`.
-    ///
-    /// # Errors
-    /// The connection takes no more calls; the sessions at hand stay loaded
-    /// for the next.
-    pub(super) fn advance(
-        &mut self,
-        cx: &mut Context<'_>,
-        line: &mut SendRequest<Bytes>,
-        desk: &mut Desk,
-        now: Instant,
-    ) -> Result<(), h2::Error> {
-        loop {
-            match &mut self.stage {
-                Stage::Done => return Ok(()),
-                Stage::Idle => match desk.fetch(now) {
-                    Some(sessions) => {
-                        self.sessions = sessions;
-                        self.stage = Stage::Loaded;
-                    }
-                    None => self.stage = Stage::Done,
-                },
-                Stage::Loaded if !desk.is_open(now) => self.stage = Stage::Done,
-                Stage::Loaded => match line.poll_ready(cx) {
-                    Poll::Pending => return Ok(()),
-                    Poll::Ready(ready) => {
-                        ready?;
-                        self.stage = self.send(line, desk, now)?;
-                    }
-                },
-                Stage::Sent { at, answer, .. } => match answer.poll(cx) {
-                    Poll::Pending => return Ok(()),
-                    Poll::Ready(Ok(())) => {
-                        let latency = now.saturating_duration_since(*at);
-                        desk.tally.acknowledge(self.sessions.clone(), latency, now);
-                        self.stage = Stage::Idle;
-                    }
-                    Poll::Ready(Err(error)) => self.fail(&error, desk, now),
-                },
-            }
+    /// Takes the next sessions unless it holds some; whether there is a call
+    /// to be sent. If not, this caller is done.
+    pub(super) fn load(&mut self, desk: &mut Desk, now: Instant) -> bool {
+        if self.is_loaded() {
+            return desk.is_open(now);
         }
+        let Some(sessions) = desk.fetch(now) else {
+            return false;
+        };
+        self.sessions = sessions;
+        self.stage = Stage::Loaded;
+        true
     }
 
-    fn send(
-        &self,
-        line: &mut SendRequest<Bytes>,
-        desk: &mut Desk,
-        now: Instant,
-    ) -> Result<Stage, h2::Error> {
-        let (head, mut stream) = line.send_request(desk.request.clone(), false)?;
-        stream.send_data(desk.messages.frame(self.sessions.clone()), true)?;
-        Ok(Stage::Sent {
-            at: now,
-            stream,
-            answer: Answer::Awaited(head),
-        })
+    /// Sends the call through `open`, which answers with its stream.
+    pub(super) fn send(&mut self, desk: &mut Desk, now: Instant, open: impl FnOnce(Bytes) -> u32) {
+        let stream = open(desk.messages.frame(self.sessions.clone()));
+        self.stage = Stage::Sent { at: now, stream };
+    }
+
+    /// The call at hand has ended.
+    pub(super) fn settle(&mut self, verdict: Verdict, desk: &mut Desk, now: Instant) {
+        let Stage::Sent { at, .. } = self.stage else {
+            return;
+        };
+        match verdict {
+            Ok(()) => {
+                let latency = now.saturating_duration_since(at);
+                desk.tally.acknowledge(self.sessions.clone(), latency, now);
+            }
+            Err(error) => desk
+                .tally
+                .fail(self.sessions.end - self.sessions.start, &error, now),
+        }
+        self.stage = Stage::Idle;
     }
 
     /// Gives up if the call at hand has had its time.
     pub(super) fn give_up_if_due(&mut self, desk: &mut Desk, now: Instant) -> Patience {
-        let Stage::Sent { at, stream, .. } = &mut self.stage else {
+        let Stage::Sent { at, stream } = self.stage else {
             return Patience::NotTried;
         };
-        let due = *at + desk.timeout;
+        let due = at + desk.timeout;
         if now < due {
             return Patience::Until(due);
         }
-        stream.send_reset(Reason::CANCEL);
         desk.tally
             .give_up(self.sessions.end - self.sessions.start, now);
         self.stage = match desk.after_timeout {
             AfterTimeout::SameSession => Stage::Loaded,
             AfterTimeout::NextSession => Stage::Idle,
         };
-        Patience::Lost
-    }
-
-    /// The connection is gone: a call that was out has failed.
-    pub(super) fn lose(&mut self, error: &str, desk: &mut Desk, now: Instant) {
-        if matches!(self.stage, Stage::Sent { .. }) {
-            self.fail(error, desk, now);
-        }
-    }
-
-    fn fail(&mut self, error: &str, desk: &mut Desk, now: Instant) {
-        desk.tally
-            .fail(self.sessions.end - self.sessions.start, error, now);
-        self.stage = Stage::Idle;
+        Patience::Lost { stream }
     }
 }
 
@@ -292,12 +243,33 @@ mod tests {
     }
 
     #[test]
-    fn grpc_timeout_is_sent_only_when_asked_for_and_in_eight_digits() {
-        let mut plan = plan(([127, 0, 0, 1], 1).into());
-        assert!(!request(&plan).headers().contains_key("grpc-timeout"));
-        plan.deadline = Deadline::Announced;
-        plan.timeout = Duration::from_millis(250);
-        assert_eq!(request(&plan).headers()["grpc-timeout"], "250m");
+    fn a_caller_that_gave_up_sends_the_same_session_again_if_asked_to() {
+        for (after, again) in [
+            (AfterTimeout::SameSession, 0..1),
+            (AfterTimeout::NextSession, 1..2),
+        ] {
+            let mut plan = plan(([127, 0, 0, 1], 1).into());
+            plan.after_timeout = after;
+            let now = Instant::now();
+            let (mut desk, mut caller) = (Desk::new(&plan, now), Caller::new());
+            assert!(caller.load(&mut desk, now));
+            caller.send(&mut desk, now, |_| 7);
+            let due = now + plan.timeout;
+            assert_eq!(caller.give_up_if_due(&mut desk, now), Patience::Until(due));
+            assert_eq!(
+                caller.give_up_if_due(&mut desk, due),
+                Patience::Lost { stream: 7 }
+            );
+            assert_eq!(caller.give_up_if_due(&mut desk, due), Patience::NotTried);
+            assert!(caller.load(&mut desk, due));
+            assert_eq!(caller.sessions, again);
+            assert_eq!(desk.tally.timeout, 1);
+        }
+    }
+
+    #[test]
+    fn grpc_timeout_has_at_most_eight_digits() {
+        assert_eq!(grpc_timeout(Duration::from_millis(250)), "250m");
         assert_eq!(grpc_timeout(Duration::from_secs(1_000_000)), "1000000S");
     }
 }

@@ -1,39 +1,32 @@
-//! One connection of the load and the callers that use it, polled inline by
-//! one task: h2, the socket, the clock and every caller are its parts, and
-//! only those that have something to do are polled.
+//! One connection of the load and the callers that use it: reads, settles what
+//! was answered, sends what comes next, writes it all at once. One task, and
+//! no waker but its own: who is answered is known from the bytes.
 
 use std::{
-    future::Future,
-    io,
+    collections::VecDeque,
+    fmt, io,
     net::SocketAddr,
     pin::Pin,
-    sync::Arc,
-    task::{Context, Poll, Waker},
-    time::{Duration, Instant},
+    task::{Context, Poll},
+    time::Duration,
 };
 
-use bytes::Bytes;
-use h2::client::{self, SendRequest};
+use bytes::Buf;
 use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    time::{Sleep, sleep},
+    time::{Instant, Sleep, sleep, timeout},
 };
 
 use super::{
-    bell::Bell,
-    caller::{Caller, Desk, Patience, SharedDesk},
-    socket::{self, Outbox, Socket},
+    caller::{Caller, Desk, Patience, SharedDesk, request_head},
+    frame::Broken,
+    http2::{Answer, Http2},
+    plan::LoadPlan,
 };
 
-/// The parts in the bell's numbering; the callers follow.
-const WIRE: usize = 0;
-const ALARM: usize = 1;
-const FIRST_CALLER: usize = 2;
-/// Rounds in one poll, before the other connections have their turn.
-const MAX_ROUNDS: usize = 64;
-/// Flow-control windows so wide that they never close on small replies.
-const STREAM_WINDOW: u32 = 1 << 20;
-const CONNECTION_WINDOW: u32 = 1 << 30;
+/// Read at once; some hundreds of answers.
+const READ: usize = 64 << 10;
 /// How long a new connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -48,209 +41,193 @@ pub(super) enum Ended {
 
 /// One connection with its callers.
 pub(super) struct Line {
-    h2: client::Connection<Socket, Bytes>,
-    outbox: Outbox,
-    seats: Vec<Seat>,
+    stream: TcpStream,
+    http2: Http2,
+    read: Box<[u8]>,
+    answers: Vec<Answer>,
+    callers: Vec<Caller>,
+    /// Callers that would send.
+    eager: VecDeque<usize>,
+    /// Callers that are not done.
     working: usize,
-    bell: Arc<Bell>,
-    rung: Vec<usize>,
-    wire: Waker,
-    alarm: Waker,
-    alarm_clock: Pin<Box<Sleep>>,
+    alarm: Pin<Box<Sleep>>,
 }
 
-/// A caller at a connection.
-struct Seat {
-    caller: Caller,
-    /// Its own handle, since a handle remembers the one stream it waits to open.
-    line: SendRequest<Bytes>,
-    waker: Waker,
+impl fmt::Debug for Line {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.debug_struct("Line")
+            .field("working", &self.working)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Line {
-    /// Connects to `target` for `callers`.
+    /// Connects to the target of `plan` for `callers`.
     ///
     /// # Errors
     /// Gives the callers back with the reason.
     pub(super) async fn connect(
-        target: SocketAddr,
+        plan: &LoadPlan,
         callers: Vec<Caller>,
     ) -> Result<Self, (Vec<Caller>, io::Error)> {
-        let opened = tokio::time::timeout(CONNECT_TIMEOUT, open(target, callers.len())).await;
-        let (h2, outbox, line) = match opened {
-            Ok(Ok(opened)) => opened,
+        let stream = match timeout(CONNECT_TIMEOUT, open(plan.target)).await {
+            Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return Err((callers, error)),
             Err(_) => return Err((callers, io::ErrorKind::TimedOut.into())),
         };
-        let (bell, mut wakers) = Bell::with_cords(FIRST_CALLER + callers.len());
-        let seats: Vec<_> = wakers
-            .drain(FIRST_CALLER..)
-            .zip(callers)
-            .map(|(waker, caller)| Seat {
-                caller,
-                line: line.clone(),
-                waker,
-            })
-            .collect();
-        let [wire, alarm] = wakers
-            .try_into()
-            .unwrap_or_else(|_| unreachable!("two parts come before the callers"));
         Ok(Self {
-            h2,
-            outbox,
-            working: seats.iter().filter(|seat| !seat.caller.is_done()).count(),
-            seats,
-            bell,
-            rung: Vec::new(),
-            wire,
-            alarm,
-            alarm_clock: Box::pin(sleep(Duration::ZERO)),
+            stream,
+            http2: Http2::new(request_head(plan)),
+            read: vec![0; READ].into(),
+            answers: Vec::new(),
+            eager: (0..callers.len()).collect(),
+            working: callers.len(),
+            callers,
+            alarm: Box::pin(sleep(Duration::ZERO)),
         })
     }
 
     /// Runs until the callers are done or the connection is lost.
     pub(super) async fn run(&mut self, desk: &SharedDesk) -> Ended {
-        std::future::poll_fn(|cx| self.poll(cx, &mut desk.borrow_mut())).await
+        std::future::poll_fn(|cx| {
+            let desk = &mut desk.borrow_mut();
+            match self.poll(cx, desk) {
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(Ok(())) => Poll::Ready(Ended::Done),
+                Poll::Ready(Err(Broken(reason))) => {
+                    self.lose(&reason, desk);
+                    Poll::Ready(Ended::Lost(reason))
+                }
+            }
+        })
+        .await
     }
 
     /// The callers, for the next connection.
     pub(super) fn into_callers(self) -> Vec<Caller> {
-        self.seats.into_iter().map(|seat| seat.caller).collect()
+        self.callers
     }
 
     /// How many calls the server lets this connection have in flight.
     pub(super) fn stream_limit(&self) -> usize {
-        self.seats
-            .first()
-            .map_or(usize::MAX, |seat| seat.line.current_max_send_streams())
+        self.http2.max_streams()
     }
 
     /// How many callers share this connection.
     pub(super) fn callers(&self) -> usize {
-        self.seats.len()
+        self.callers.len()
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>, desk: &mut Desk) -> Poll<Ended> {
-        let mut rung = std::mem::take(&mut self.rung);
-        for _ in 0..MAX_ROUNDS {
-            self.bell.take(&mut rung);
-            if rung.is_empty() {
-                break;
+    fn poll(&mut self, cx: &mut Context<'_>, desk: &mut Desk) -> Poll<Result<(), Broken>> {
+        self.poll_alarm(cx, desk);
+        loop {
+            self.send(desk);
+            // Once for all that the last answers brought about.
+            self.poll_write(cx)?;
+            if self.working == 0 {
+                return Poll::Ready(Ok(()));
             }
-            let now = Instant::now();
-            for &part in &rung {
-                let moved = match part {
-                    WIRE => self.poll_wire(),
-                    ALARM => {
-                        self.poll_alarm(desk);
-                        Ok(())
-                    }
-                    caller => self.poll_caller(caller - FIRST_CALLER, desk, now),
-                };
-                if let Err(error) = moved {
-                    return Poll::Ready(self.lose(error, desk));
-                }
+            if self.poll_read(cx)?.is_pending() {
+                return Poll::Pending;
+            }
+            self.settle(desk);
+        }
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, Broken> {
+        let mut into = ReadBuf::new(&mut self.read);
+        match Pin::new(&mut self.stream).poll_read(cx, &mut into) {
+            Poll::Pending => return Ok(Poll::Pending),
+            Poll::Ready(Err(error)) => return Err(lost(&error)),
+            Poll::Ready(Ok(())) => {}
+        }
+        if into.filled().is_empty() {
+            return Err(lost(&"closed by the server"));
+        }
+        self.http2.receive(into.filled(), &mut self.answers)?;
+        Ok(Poll::Ready(()))
+    }
+
+    fn settle(&mut self, desk: &mut Desk) {
+        let now = Instant::now().into_std();
+        for Answer { caller, verdict } in self.answers.drain(..) {
+            self.callers[caller].settle(verdict, desk, now);
+            self.eager.push_back(caller);
+        }
+    }
+
+    /// Sends the calls of those who would, as far as the server takes them.
+    fn send(&mut self, desk: &mut Desk) {
+        if self.eager.is_empty() {
+            return;
+        }
+        let now = Instant::now().into_std();
+        while let Some(&at) = self.eager.front() {
+            let caller = &mut self.callers[at];
+            if !caller.load(desk, now) {
+                self.working -= 1;
+            } else if self.http2.can_open() {
+                caller.send(desk, now, |message| self.http2.open(at, message));
+            } else {
+                return;
+            }
+            self.eager.pop_front();
+        }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Result<(), Broken> {
+        while !self.http2.outbound().is_empty() {
+            match Pin::new(&mut self.stream).poll_write(cx, self.http2.outbound()) {
+                Poll::Pending => break,
+                Poll::Ready(Err(error)) => return Err(lost(&error)),
+                Poll::Ready(Ok(0)) => return Err(lost(&"nothing more can be sent")),
+                Poll::Ready(Ok(sent)) => self.http2.outbound().advance(sent),
             }
         }
-        self.rung = rung;
-        // Once a wake-up, not once a call: all that the rounds brought about
-        // leaves in one write.
-        if let Err(error) = self.poll_outbox() {
-            return Poll::Ready(self.lose(error, desk));
-        }
-        if self.working == 0 {
-            return Poll::Ready(Ended::Done);
-        }
-        self.bell.sleep(cx.waker());
-        Poll::Pending
-    }
-
-    fn poll_wire(&mut self) -> Result<(), String> {
-        let mut cx = Context::from_waker(&self.wire);
-        match Pin::new(&mut self.h2).poll(&mut cx) {
-            Poll::Pending => Ok(()),
-            Poll::Ready(Ok(())) => Err("connection lost: closed by the server".into()),
-            Poll::Ready(Err(error)) => Err(format!("connection lost: {error}")),
-        }
-    }
-
-    fn poll_outbox(&mut self) -> Result<(), String> {
-        let mut cx = Context::from_waker(&self.wire);
-        match self.outbox.poll_send(&mut cx) {
-            Poll::Ready(Err(error)) => Err(format!("connection lost: {error}")),
-            Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
-        }
-    }
-
-    fn poll_caller(&mut self, at: usize, desk: &mut Desk, now: Instant) -> Result<(), String> {
-        let Seat {
-            caller,
-            line,
-            waker,
-        } = &mut self.seats[at];
-        if caller.is_done() {
-            return Ok(());
-        }
-        let mut cx = Context::from_waker(waker);
-        let moved = caller.advance(&mut cx, line, desk, now);
-        self.working -= usize::from(caller.is_done());
-        moved.map_err(|error| format!("connection lost: {error}"))
+        Ok(())
     }
 
     /// Lets callers whose time is up give up, and sets the clock for the next.
     /// Only the earliest moment is kept: every call has the same patience, so
     /// a call sent later cannot be due before it.
-    fn poll_alarm(&mut self, desk: &mut Desk) {
-        loop {
-            let mut cx = Context::from_waker(&self.alarm);
-            if self.alarm_clock.as_mut().poll(&mut cx).is_pending() {
-                return;
-            }
-            let now = Instant::now();
+    fn poll_alarm(&mut self, cx: &mut Context<'_>, desk: &mut Desk) {
+        while self.alarm.as_mut().poll(cx).is_ready() {
+            let now = Instant::now().into_std();
             let mut next = now + desk.timeout();
-            for seat in &mut self.seats {
-                match seat.caller.give_up_if_due(desk, now) {
-                    Patience::Until(due) => next = next.min(due),
-                    Patience::Lost => seat.waker.wake_by_ref(),
+            // Callers that wait for a free stream must see the load close.
+            if let Some(closes) = desk.closes().filter(|closes| now < *closes) {
+                next = next.min(closes);
+            }
+            for (at, caller) in self.callers.iter_mut().enumerate() {
+                match caller.give_up_if_due(desk, now) {
                     Patience::NotTried => {}
+                    Patience::Until(due) => next = next.min(due),
+                    Patience::Lost { stream } => {
+                        self.http2.reset(stream);
+                        self.eager.push_back(at);
+                    }
                 }
             }
-            self.alarm_clock.as_mut().reset(next.into());
+            self.alarm.as_mut().reset(next.into());
         }
     }
 
-    fn lose(&mut self, error: String, desk: &mut Desk) -> Ended {
-        let now = Instant::now();
-        for seat in &mut self.seats {
-            seat.caller.lose(&error, desk, now);
+    /// Settles every call that was out, as far as the bytes did not.
+    fn lose(&mut self, reason: &str, desk: &mut Desk) {
+        self.settle(desk);
+        let now = Instant::now().into_std();
+        for caller in &mut self.callers {
+            caller.settle(Err(reason.to_owned().into()), desk, now);
         }
-        Ended::Lost(error)
     }
 }
 
-type Opened = (
-    client::Connection<Socket, Bytes>,
-    Outbox,
-    SendRequest<Bytes>,
-);
-
-async fn open(target: SocketAddr, callers: usize) -> io::Result<Opened> {
+async fn open(target: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(target).await?;
     stream.set_nodelay(true)?;
-    let (socket, outbox) = socket::halves(stream);
-    let (line, h2) = client::Builder::new()
-        .enable_push(false)
-        .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        // Replies are a few bytes each; thousands may lie unread in one round.
-        .data_frame_budget(CONNECTION_WINDOW as usize)
-        // Callers that give up all at once must not cost the connection: their
-        // late answers are expected.
-        .max_concurrent_reset_streams(4 * callers)
-        .reset_stream_duration(Duration::from_secs(1))
-        .max_local_error_reset_streams(None)
-        .handshake(socket)
-        .await
-        .map_err(io::Error::other)?;
-    Ok((h2, outbox, line))
+    Ok(stream)
+}
+
+fn lost(reason: &dyn fmt::Display) -> Broken {
+    Broken(format!("connection lost: {reason}"))
 }

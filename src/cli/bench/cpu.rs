@@ -7,21 +7,21 @@ use std::{fs, time::Duration};
 
 /// The state of the calling thread at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ThreadTime {
+pub(super) struct ThreadTime {
     /// Time spent on a core.
-    pub running: Duration,
+    pub(super) running: Duration,
     /// Time spent runnable, waiting for a core.
-    pub waiting: Duration,
+    pub(super) waiting: Duration,
 }
 
 impl ThreadTime {
     /// Of the thread that calls; `None` where the system does not tell.
-    pub fn now() -> Option<Self> {
+    pub(super) fn now() -> Option<Self> {
         parse(&fs::read_to_string("/proc/thread-self/schedstat").ok()?)
     }
 
     /// What passed since `earlier`.
-    pub fn since(self, earlier: Self) -> Self {
+    pub(super) fn since(self, earlier: Self) -> Self {
         Self {
             running: self.running.saturating_sub(earlier.running),
             waiting: self.waiting.saturating_sub(earlier.waiting),
@@ -41,7 +41,7 @@ fn parse(line: &str) -> Option<ThreadTime> {
 
 /// The warning that the figures deserve, if any: `spent` of the generator's
 /// thread within `wall`.
-pub fn verdict(spent: Option<ThreadTime>, wall: Duration) -> Option<String> {
+pub(super) fn verdict(spent: Option<ThreadTime>, wall: Duration) -> Option<String> {
     let Some(ThreadTime { running, waiting }) = spent else {
         return Some(
             "the CPU time of the load generator is not readable here (no \

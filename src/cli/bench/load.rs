@@ -3,18 +3,12 @@
 //! unseen. Closed loop: each caller sends its next call when the last is
 //! answered.
 
-use std::{
-    cell::RefCell,
-    io,
-    net::SocketAddr,
-    rc::Rc,
-    time::{Duration, Instant},
-};
+use std::{cell::RefCell, io, net::SocketAddr, rc::Rc, time::Duration};
 
 use tokio::{
     runtime::Builder,
     task::{JoinSet, LocalSet},
-    time::{MissedTickBehavior, interval, sleep},
+    time::{Instant, MissedTickBehavior, interval, sleep},
 };
 
 use super::{
@@ -42,17 +36,17 @@ pub struct Load;
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The thread has no runtime.
-    #[error("the load generator's runtime does not start: {0}")]
+    #[error("the load generator's runtime does not start")]
     Runtime(#[source] io::Error),
     /// Nobody listens.
     #[error(
-        "{target}: cannot connect ({source}); start a server there, or give another --host and --port"
+        "{target}: cannot connect ({reason}); start a server there, or give another --host and --port"
     )]
     Connect {
         /// Where the load was to go.
         target: SocketAddr,
         /// What the system said.
-        source: io::Error,
+        reason: io::Error,
     },
 }
 
@@ -78,14 +72,14 @@ async fn drive(plan: &LoadPlan, progress: &Progress) -> Result<Report, LoadError
     let mut lines = Vec::new();
     for callers in plan.callers_of_each_connection() {
         let callers = (0..callers).map(|_| Caller::new()).collect();
-        let line = Line::connect(target, callers).await;
-        lines.push(line.map_err(|(_, source)| LoadError::Connect { target, source })?);
+        let line = Line::connect(plan, callers).await;
+        lines.push(line.map_err(|(_, reason)| LoadError::Connect { target, reason })?);
     }
-    let (started, busy) = (Instant::now(), ThreadTime::now());
+    let (started, busy) = (Instant::now().into_std(), ThreadTime::now());
     let desk = Rc::new(RefCell::new(Desk::new(plan, started)));
     let mut tasks = JoinSet::new();
     for line in lines {
-        tasks.spawn_local(serve(target, line, Rc::clone(&desk)));
+        tasks.spawn_local(serve(plan.clone(), line, Rc::clone(&desk)));
     }
     watch(&mut tasks, &desk, progress).await;
     let spent = ThreadTime::now()
@@ -96,8 +90,8 @@ async fn drive(plan: &LoadPlan, progress: &Progress) -> Result<Report, LoadError
     let Desk { mut tally, .. } = Rc::into_inner(desk)
         .expect("every connection has ended")
         .into_inner();
-    tally.show(progress, Instant::now());
-    if let Some(warning) = cpu::verdict(spent, started.elapsed()) {
+    tally.show(progress, Instant::now().into_std());
+    if let Some(warning) = cpu::verdict(spent, Instant::now().into_std().duration_since(started)) {
         tally.warn(warning);
     }
     if progress.stopped() {
@@ -117,7 +111,7 @@ async fn watch(tasks: &mut JoinSet<()>, desk: &SharedDesk, progress: &Progress) 
                 Some(ended) => ended.expect("a connection's task neither panics nor is aborted"),
             },
             _ = tick.tick() => {
-                desk.borrow_mut().tally.show(progress, Instant::now());
+                desk.borrow_mut().tally.show(progress, Instant::now().into_std());
                 if progress.stopped() {
                     tasks.shutdown().await;
                     return;
@@ -128,7 +122,7 @@ async fn watch(tasks: &mut JoinSet<()>, desk: &SharedDesk, progress: &Progress) 
 }
 
 /// Keeps one connection's callers connected until they are done.
-async fn serve(target: SocketAddr, mut line: Line, desk: SharedDesk) {
+async fn serve(plan: LoadPlan, mut line: Line, desk: SharedDesk) {
     let mut lost_in_a_row = 0;
     loop {
         let answered = desk.borrow().tally.success;
@@ -148,11 +142,11 @@ async fn serve(target: SocketAddr, mut line: Line, desk: SharedDesk) {
                 return;
             }
             sleep(LAST_PAUSE.min(FIRST_PAUSE * 2_u32.pow(lost_in_a_row - 1))).await;
-            let over = !desk.borrow().is_open(Instant::now());
-            if over || desk.borrow().unsent() == 0 && callers.iter().all(Caller::is_empty_handed) {
+            let over = !desk.borrow().is_open(Instant::now().into_std());
+            if over || desk.borrow().unsent() == 0 && !callers.iter().any(Caller::is_loaded) {
                 return;
             }
-            match Line::connect(target, callers).await {
+            match Line::connect(&plan, callers).await {
                 Ok(line) => break line,
                 Err((back, refused)) => {
                     callers = back;

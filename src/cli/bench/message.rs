@@ -12,7 +12,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::plan::{Form, LoadPlan};
 
 /// gRPC's frame in front of a message: one flag byte, four of length.
-pub const FRAME_HEADER: usize = 5;
+pub(super) const FRAME_HEADER: usize = 5;
 /// Memory that many small messages share before the next is allocated.
 const CHUNK: usize = 256 << 10;
 
@@ -131,17 +131,16 @@ impl Messages {
 /// SplitMix64 from the session's number: cheap, and two sessions never share
 /// a value of 8 bytes or more by accident, so that swapped answers show.
 fn put_value(to: &mut BytesMut, number: u64, length: usize) {
+    let start = to.len();
+    to.resize(start + length, 0);
     let mut state = number;
-    let mut left = length;
-    while left > 0 {
+    for chunk in to[start..].chunks_mut(8) {
         state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut word = state;
         word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         word ^= word >> 31;
-        let taken = left.min(8);
-        to.put_slice(&word.to_le_bytes()[..taken]);
-        left -= taken;
+        chunk.copy_from_slice(&word.to_le_bytes()[..chunk.len()]);
     }
 }
 

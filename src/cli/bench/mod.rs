@@ -6,29 +6,34 @@
 //! it is the limit all the same, the report says so.
 
 use std::{
+    collections::hash_map::RandomState,
+    hash::BuildHasher,
     net::{SocketAddr, ToSocketAddrs},
     num::NonZeroU32,
     process::ExitCode,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    str::FromStr,
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
 
 mod acknowledged;
 mod answer;
-mod bell;
 mod caller;
 mod connection;
 mod cpu;
+mod frame;
+mod hpack;
+mod http2;
 mod load;
 mod message;
 mod plan;
 mod report;
 mod running;
-mod socket;
 mod tally;
 #[cfg(test)]
 mod tests;
+mod upload;
 
 pub use acknowledged::Acknowledged;
 pub use load::{Load, LoadError};
@@ -67,22 +72,22 @@ pub struct CreateSession {
     #[arg(long, default_value_t = 1229)]
     port: u16,
     /// End after this many sessions
-    #[arg(long)]
+    #[arg(long, value_parser = at_least_one::<u64>)]
     count: Option<u64>,
     /// Start no call after this long, such as 30s (units: ms, s, m, h)
     #[arg(long, value_parser = parse_duration)]
     duration: Option<Duration>,
     /// Callers, each with one call in flight
-    #[arg(long, default_value = "100")]
+    #[arg(long, default_value = "100", value_parser = at_least_one::<NonZeroU32>)]
     concurrency: NonZeroU32,
     /// Sessions a call; 100 in the batch form unless given
-    #[arg(long)]
+    #[arg(long, value_parser = at_least_one::<NonZeroU32>)]
     batch_size: Option<NonZeroU32>,
     /// Which generation of client to imitate
     #[arg(long, value_enum, default_value_t = Form::Legacy)]
     form: Form,
     /// How long a caller waits for an answer before it resets the call
-    #[arg(long, default_value_t = 60_000)]
+    #[arg(long, default_value = "60000", value_parser = at_least_one::<u64>)]
     timeout_ms: u64,
     /// After a timeout, send the same session again (needs --duration)
     #[arg(long)]
@@ -91,10 +96,10 @@ pub struct CreateSession {
     #[arg(long)]
     grpc_timeout: bool,
     /// TCP connections; unless given, one for each 500 callers, at least 4
-    #[arg(long)]
+    #[arg(long, value_parser = at_least_one::<NonZeroU32>)]
     connections: Option<NonZeroU32>,
     /// Bytes of each session's value
-    #[arg(long, default_value_t = 256)]
+    #[arg(long, default_value = "256", value_parser = at_least_one::<usize>)]
     value_bytes: usize,
     /// What each client id begins with; unless given, new in each run
     #[arg(long)]
@@ -198,10 +203,20 @@ fn resolve(host: &str, port: u16) -> Result<SocketAddr, PlanError> {
 
 /// A prefix that no earlier run used, so that every session is a new one.
 fn fresh_prefix() -> String {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    format!("bench-{:x}-", since.as_millis())
+    format!("bench-{:x}-", RandomState::new().hash_one(0) >> 16)
+}
+
+/// A whole number above 0 that fits its flag.
+///
+/// # Errors
+/// Names what is allowed.
+pub fn at_least_one<T: FromStr>(text: &str) -> Result<T, String> {
+    let told = || "must be a whole number from 1 up, without a sign, unit or separator".to_owned();
+    if text == "0" {
+        Err(told())
+    } else {
+        text.parse().map_err(|_| told())
+    }
 }
 
 /// A duration with its unit, as in the policy file.

@@ -7,13 +7,13 @@ use std::{fmt, net::SocketAddr, num::NonZeroU32, time::Duration};
 use serde::{Serialize, Serializer};
 
 /// Most callers at once; each holds one stream's state, some 300 bytes.
-pub const MAX_CONCURRENCY: u32 = 100_000;
+pub(super) const MAX_CONCURRENCY: u32 = 100_000;
 /// Most connections at once, under the usual limit of open files.
-pub const MAX_CONNECTIONS: u32 = 900;
+pub(super) const MAX_CONNECTIONS: u32 = 900;
 /// Most entries in one call of the batch form.
-pub const MAX_BATCH: u32 = 50_000;
+pub(super) const MAX_BATCH: u32 = 50_000;
 /// Most bytes in one call's message; gRPC servers refuse 4 MiB by default.
-pub const MAX_MESSAGE: u64 = 64 << 20;
+pub(super) const MAX_MESSAGE: u64 = 64 << 20;
 
 /// Which generation of client the load imitates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]

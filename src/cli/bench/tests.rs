@@ -110,6 +110,13 @@ struct Server {
 
 impl Server {
     fn start(script: Script) -> Self {
+        Self::start_with(script, |server| server)
+    }
+
+    fn start_with(
+        script: Script,
+        settings: impl FnOnce(tonic::transport::Server) -> tonic::transport::Server,
+    ) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -123,7 +130,7 @@ impl Server {
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
         runtime.spawn(
-            tonic::transport::Server::builder()
+            settings(tonic::transport::Server::builder())
                 .add_service(MqttServiceServer::new(stage))
                 .serve_with_incoming(tonic::transport::server::TcpIncoming::from(listener)),
         );
@@ -181,6 +188,40 @@ fn the_legacy_form_is_one_session_a_call() {
         (report.success, server.seen.lock().unwrap().calls),
         (100, 100)
     );
+}
+
+#[test]
+fn callers_wait_for_the_streams_that_the_server_allows() {
+    let server = Server::start_with(
+        |_| Verdict::Store,
+        |server| server.max_concurrent_streams(3),
+    );
+    let mut plan = server.batches(1);
+    plan.concurrency = NonZeroU32::new(50).unwrap();
+    let report = load(plan);
+    assert_eq!((report.success, report.total), (100, 100));
+    let warned = |warning: &String| warning.starts_with("the server takes 3 calls at once");
+    assert!(report.warnings.iter().any(warned), "{:?}", report.warnings);
+}
+
+#[test]
+fn a_message_larger_than_the_servers_windows_arrives_whole() {
+    let server = Server::start_with(
+        |_| Verdict::Store,
+        |server| {
+            server
+                .initial_stream_window_size(70_000)
+                .initial_connection_window_size(80_000)
+        },
+    );
+    let mut plan = server.batches(300);
+    plan.value_bytes = 1_000;
+    plan.count = Some(6_000);
+    let sent = Sessions::new(&plan.client_id_prefix, plan.value_bytes);
+    let report = load(plan);
+    assert_eq!((report.success, report.total), (6_000, 6_000));
+    let seen = server.seen.lock().unwrap();
+    assert!((0..6_000).all(|number| seen.sessions[&sent.client_id(number)] == sent.value(number)));
 }
 
 #[test]

@@ -1,11 +1,7 @@
 //! The legs of the demonstration: which clients, through which entrance, to
 //! which kind of group. Pure; [`super::stand`] builds what they ask for.
 
-use std::{
-    net::SocketAddr,
-    num::NonZeroU32,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{net::SocketAddr, num::NonZeroU32, time::Duration};
 
 use crate::cli::bench::{AfterTimeout, Deadline, Form, LoadPlan};
 
@@ -22,11 +18,11 @@ const VALUE_BYTES: usize = 256;
 /// How long a patient client waits, as in the article.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long an impatient one does.
-pub const IMPATIENCE: Duration = Duration::from_millis(250);
+pub(super) const IMPATIENCE: Duration = Duration::from_millis(250);
 
 /// How many proposals the group's core has under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Core {
+pub(super) enum Core {
     /// One, synced before the next, as in openraft 0.9.
     Serial,
     /// As many as come, as in openraft 0.10.
@@ -35,7 +31,7 @@ pub enum Core {
 
 /// Where the clients call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Entrance {
+pub(super) enum Entrance {
     /// The group's node itself: a call is a proposal.
     Direct,
     /// A ferry sidecar in front of it, nothing tuned.
@@ -44,7 +40,7 @@ pub enum Entrance {
 
 /// Who calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Clients {
+pub(super) enum Clients {
     /// Old clients: one session a call, patient.
     Single,
     /// Rewritten clients: batches made by hand.
@@ -55,23 +51,23 @@ pub enum Clients {
 
 /// One leg.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Leg {
+pub(super) struct Leg {
     /// Its name in the JSON.
-    pub key: &'static str,
+    pub(super) key: &'static str,
     /// The head of its column.
-    pub heading: &'static str,
+    pub(super) heading: &'static str,
     /// What happens in it.
-    pub story: &'static str,
+    pub(super) story: &'static str,
     /// What it calls upon.
-    pub core: Core,
+    pub(super) core: Core,
     /// Through which door.
-    pub entrance: Entrance,
+    pub(super) entrance: Entrance,
     /// Who calls.
-    pub clients: Clients,
+    pub(super) clients: Clients,
 }
 
 /// Every leg, in the order in which they run.
-pub const LEGS: [Leg; 7] = [
+pub(super) const LEGS: [Leg; 7] = [
     Leg {
         key: "before",
         heading: "before",
@@ -133,7 +129,12 @@ pub const LEGS: [Leg; 7] = [
 impl Leg {
     /// The load of this leg at `target`: at most `count` sessions in
     /// `duration` (impatient clients: half of it).
-    pub fn load(&self, target: SocketAddr, count: Option<u64>, duration: Duration) -> LoadPlan {
+    pub(super) fn load(
+        &self,
+        target: SocketAddr,
+        count: Option<u64>,
+        duration: Duration,
+    ) -> LoadPlan {
         let (form, batch_size, concurrency) = match self.clients {
             Clients::Single | Clients::Impatient => (Form::Legacy, 1, CALLERS),
             Clients::ByHand => (Form::Batch, HAND_BATCH, BATCHERS),
@@ -143,9 +144,6 @@ impl Leg {
             Clients::Single | Clients::ByHand => (duration, PATIENCE, AfterTimeout::NextSession),
         };
         let nonzero = |number| NonZeroU32::new(number).expect("the legs' numbers are not zero");
-        let since = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
         LoadPlan {
             target,
             form,
@@ -158,7 +156,7 @@ impl Leg {
             after_timeout,
             deadline: Deadline::Kept,
             value_bytes: VALUE_BYTES,
-            client_id_prefix: format!("{}-{:x}-", self.key, since.as_secs()),
+            client_id_prefix: format!("{}-", self.key),
         }
     }
 }

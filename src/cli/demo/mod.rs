@@ -15,7 +15,7 @@ mod verify;
 
 use super::{
     INTERRUPTED, Output, Usage,
-    bench::{PlanError, Report, Running, Sessions, milliseconds},
+    bench::{PlanError, Report, Running, Sessions, at_least_one, milliseconds},
     interrupted, print_json,
 };
 use legs::{Clients, LEGS, Leg};
@@ -32,10 +32,10 @@ const STOP_PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug, clap::Args)]
 pub struct Demo {
     /// End each leg after this many sessions
-    #[arg(long)]
+    #[arg(long, value_parser = at_least_one::<u64>)]
     count: Option<u64>,
     /// Seconds a leg; the legs of impatient clients take half of it
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value = "8", value_parser = at_least_one::<u64>)]
     seconds: u64,
     /// How to print the outcome
     #[arg(long, value_enum, default_value_t = Output::Table)]
@@ -77,20 +77,12 @@ pub fn run(flags: Demo) -> Result<ExitCode> {
 
 impl Demo {
     fn check(&self) -> Result<(), PlanError> {
-        if !(1..=MAX_SECONDS).contains(&self.seconds) {
+        if self.seconds > MAX_SECONDS {
             return Err(PlanError::new(
                 "--seconds",
                 self.seconds,
                 format!("must be 1 to {MAX_SECONDS}"),
                 "8 shows the effect in a minute",
-            ));
-        }
-        if self.count == Some(0) {
-            return Err(PlanError::new(
-                "--count",
-                0,
-                "must be at least 1",
-                "leave it out to be ended by --seconds alone",
             ));
         }
         Ok(())

@@ -14,23 +14,23 @@ use crate::cli::bench::{Report, milliseconds};
 
 /// What one leg came to.
 #[derive(Clone, Debug, Serialize)]
-pub struct LegOutcome {
+pub(super) struct LegOutcome {
     /// Which leg.
     #[serde(skip)]
-    pub leg: Leg,
+    pub(super) leg: Leg,
     /// What the clients saw.
     #[serde(flatten)]
-    pub report: Report,
+    pub(super) report: Report,
     /// Proposals handed to the group's core.
-    pub proposals: u64,
+    pub(super) proposals: u64,
     /// Entries proposed although their caller had already left.
-    pub ghosts: u64,
+    pub(super) ghosts: u64,
     /// Batches that ferry keeps in flight, as found by the end of the leg;
     /// `null` without ferry.
-    pub limit: Option<f64>,
+    pub(super) limit: Option<f64>,
     /// Whether what was acknowledged is there.
     #[serde(skip)]
-    pub verified: Verified,
+    pub(super) verified: Verified,
 }
 
 impl LegOutcome {
@@ -41,35 +41,35 @@ impl LegOutcome {
 
 /// One leg against another. Not a number (JSON: null) where one came to nothing.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct Ratios {
+pub(super) struct Ratios {
     /// Sessions/s.
-    pub ferry_over_before: f64,
+    pub(super) ferry_over_before: f64,
     /// Sessions/s.
-    pub ferry_over_by_hand: f64,
+    pub(super) ferry_over_by_hand: f64,
     /// 99th percentile of latency.
     pub before_p99_over_ferry_p99: f64,
     /// Sessions/s.
-    pub pipelined_over_ferry: f64,
+    pub(super) pipelined_over_ferry: f64,
     /// Sessions/s of single calls, with ferry in front of the pipelined group
     /// over without.
-    pub pipelined_over_direct_pipelined: f64,
+    pub(super) pipelined_over_direct_pipelined: f64,
 }
 
 /// What the whole demonstration came to.
 #[derive(Clone, Debug, Serialize)]
-pub struct Outcome {
+pub(super) struct Outcome {
     /// Each leg by its key, in the order in which they ran.
     #[serde(serialize_with = "by_key")]
-    pub legs: Vec<LegOutcome>,
+    pub(super) legs: Vec<LegOutcome>,
     /// How they compare.
-    pub ratios: Ratios,
+    pub(super) ratios: Ratios,
     /// Whether what was acknowledged is there, over all legs.
-    pub verified: Verified,
+    pub(super) verified: Verified,
 }
 
 impl Outcome {
     /// Compares finished legs.
-    pub fn of(legs: Vec<LegOutcome>) -> Self {
+    pub(super) fn of(legs: Vec<LegOutcome>) -> Self {
         let rate = |key| find(&legs, key).map_or(f64::NAN, |leg| leg.report.avg_ops_per_sec);
         let p99 = |key| find(&legs, key).map_or(f64::NAN, |leg| leg.report.latency_ms.p99);
         let ratios = Ratios {
@@ -91,7 +91,7 @@ impl Outcome {
     }
 
     /// One column a leg, in the article's rows.
-    pub fn table(&self) -> Table {
+    pub(super) fn table(&self) -> Table {
         let mut table = Table::new();
         table.load_style(UTF8_FULL_CONDENSED);
         table.set_header(std::iter::once("").chain(self.legs.iter().map(|leg| leg.leg.heading)));
@@ -127,7 +127,7 @@ impl Outcome {
     }
 
     /// The ratios, one a line.
-    pub fn ratio_lines(&self) -> Vec<String> {
+    pub(super) fn ratio_lines(&self) -> Vec<String> {
         let ratios = &self.ratios;
         [
             ("with ferry / before, sessions/s", ratios.ferry_over_before),
@@ -150,7 +150,7 @@ impl Outcome {
     }
 
     /// What happened.
-    pub fn sentence(&self) -> String {
+    pub(super) fn sentence(&self) -> String {
         let rate = |key| {
             find(&self.legs, key).map_or("-".into(), |leg| grouped(leg.report.avg_ops_per_sec))
         };

@@ -28,7 +28,7 @@ const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCA
 const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A group and the server in front of it.
-pub struct Stand {
+pub(super) struct Stand {
     group: Group,
     server: Stack,
     entrance: Entrance,
@@ -39,7 +39,7 @@ impl Stand {
     ///
     /// # Errors
     /// If the group does not open or the server does not start.
-    pub async fn open(leg: &Leg, data_dir: &Path) -> Result<Self> {
+    pub(super) async fn open(leg: &Leg, data_dir: &Path) -> Result<Self> {
         let pipeline = match leg.core {
             Core::Serial => Pipeline::Serial,
             Core::Pipelined => Pipeline::Full,
@@ -64,23 +64,23 @@ impl Stand {
     }
 
     /// Where the clients call.
-    pub fn address(&self) -> SocketAddr {
+    pub(super) fn address(&self) -> SocketAddr {
         self.server.local_addr()
     }
 
     /// Proposals handed to the group's core so far.
-    pub fn proposals(&self) -> u64 {
+    pub(super) fn proposals(&self) -> u64 {
         self.group.proposals()
     }
 
     /// Entries proposed so far although their caller had left, wherever on the
     /// way that was: as the group counts them, and ferry in front of it.
-    pub fn ghosts(&self) -> u64 {
+    pub(super) fn ghosts(&self) -> u64 {
         self.group.ghosts() + self.server.ghosts()
     }
 
     /// The batches that ferry keeps in flight; `None` without ferry.
-    pub fn limit(&self) -> Option<f64> {
+    pub(super) fn limit(&self) -> Option<f64> {
         (self.entrance == Entrance::Ferry).then(|| self.server.limit().into())
     }
 
@@ -88,7 +88,7 @@ impl Stand {
     ///
     /// # Errors
     /// If the state cannot be read.
-    pub async fn look_up(
+    pub(super) async fn look_up(
         &self,
         sessions: Sessions,
         acknowledged: Acknowledged,
@@ -116,7 +116,7 @@ impl Stand {
     ///
     /// # Errors
     /// If the group's state cannot be made durable.
-    pub async fn close(self) -> Result<()> {
+    pub(super) async fn close(self) -> Result<()> {
         self.server.drain(DRAIN_PATIENCE).await;
         self.group
             .shutdown()

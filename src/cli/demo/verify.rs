@@ -17,19 +17,19 @@ const SAMPLED_A_LEG: u64 = 100;
 
 /// What was looked for, and what was not found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Verified {
+pub(super) struct Verified {
     /// Acknowledged sessions looked up in the group's state: all of them.
-    pub acknowledged: u64,
+    pub(super) acknowledged: u64,
     /// Of those, read back over the socket.
-    pub sampled: u64,
+    pub(super) sampled: u64,
     /// Acknowledged sessions that one or the other did not find, or found with
     /// other bytes.
-    pub missing: u64,
+    pub(super) missing: u64,
 }
 
 impl Verified {
     /// Both together.
-    pub fn and(self, other: Self) -> Self {
+    pub(super) fn and(self, other: Self) -> Self {
         Self {
             acknowledged: self.acknowledged + other.acknowledged,
             sampled: self.sampled + other.sampled,
@@ -40,7 +40,7 @@ impl Verified {
 
 /// Ticks off the acknowledged sessions as the state is read through once.
 #[derive(Debug)]
-pub struct Roll<'a> {
+pub(super) struct Roll<'a> {
     sessions: &'a Sessions,
     acknowledged: &'a Acknowledged,
     present: Acknowledged,
@@ -48,7 +48,7 @@ pub struct Roll<'a> {
 
 impl<'a> Roll<'a> {
     /// A roll on which nobody has answered.
-    pub fn new(sessions: &'a Sessions, acknowledged: &'a Acknowledged) -> Self {
+    pub(super) fn new(sessions: &'a Sessions, acknowledged: &'a Acknowledged) -> Self {
         Self {
             sessions,
             acknowledged,
@@ -57,7 +57,7 @@ impl<'a> Roll<'a> {
     }
 
     /// The state holds `value` under `client_id`.
-    pub fn call(&mut self, client_id: &[u8], value: &[u8]) {
+    pub(super) fn call(&mut self, client_id: &[u8], value: &[u8]) {
         if let Some(number) = self.sessions.number(client_id)
             && self.acknowledged.contains(number)
             && self.sessions.value(number) == value
@@ -67,7 +67,7 @@ impl<'a> Roll<'a> {
     }
 
     /// How many acknowledged sessions did not answer.
-    pub fn missing(&self) -> u64 {
+    pub(super) fn missing(&self) -> u64 {
         self.acknowledged.total() - self.present.total()
     }
 }
@@ -77,7 +77,7 @@ impl<'a> Roll<'a> {
 /// # Errors
 /// If the server cannot be asked; a session that it does not have is no error
 /// here but counted.
-pub async fn read_back(
+pub(super) async fn read_back(
     server: SocketAddr,
     sessions: &Sessions,
     acknowledged: &Acknowledged,
