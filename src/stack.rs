@@ -56,7 +56,7 @@ pub enum StackError {
 const CREATE_SESSION: &str = "/meta.service.mqtt.MqttService/CreateSession";
 
 /// Any upstream that takes batches.
-type Batches = BoxCloneSyncService<Batch<Call>, BatchReply, Status>;
+pub type Batches = BoxCloneSyncService<Batch<Call>, BatchReply, Status>;
 
 /// Something that listens and serves: a sidecar, or a node's own face.
 #[derive(Debug)]
@@ -115,12 +115,7 @@ impl Stack {
         group: Option<Group>,
         metrics: Metrics,
     ) -> Result<Self, StackError> {
-        let methods: Vec<_> = policy
-            .methods
-            .iter()
-            .filter(|method| method.mode == Mode::Enforce)
-            .collect();
-        let counted = count_methods(&methods, &metrics)?;
+        let methods = enforced(policy);
         let (upstream, forward) = match (&group, &policy.upstream) {
             (Some(group), _) => embedded(group, &methods, policy.batch_timeout)?,
             (None, Upstream::Remote { endpoints }) => {
@@ -132,6 +127,35 @@ impl Stack {
                 embedded(&group, &methods, policy.batch_timeout)?
             }
         };
+        Self::assemble(policy, upstream, forward, group, metrics).await
+    }
+
+    /// The sidecar that a policy describes, over an upstream of the caller's
+    /// own in the place of the policy's: to embed ferry, or to measure it.
+    /// What does not batch goes to `forward`. A batch's calls name their
+    /// method by its index among the policy's enforced ones.
+    ///
+    /// # Errors
+    /// If an address cannot be listened on.
+    pub async fn over(
+        policy: &Policy,
+        upstream: Batches,
+        forward: Forward,
+        metrics: Metrics,
+    ) -> Result<Self, StackError> {
+        Self::assemble(policy, upstream, forward, None, metrics).await
+    }
+
+    /// `group` is what `/ready` waits for, if anything.
+    async fn assemble(
+        policy: &Policy,
+        upstream: Batches,
+        forward: Forward,
+        group: Option<Group>,
+        metrics: Metrics,
+    ) -> Result<Self, StackError> {
+        let methods = enforced(policy);
+        let counted = count_methods(&methods, &metrics)?;
         let limit = LimitLayer::classified(policy.limit, ByStatus);
         let view = limit.view();
         // Outermost first.
@@ -287,6 +311,14 @@ impl Stack {
             .map(|server| server.drain(patience));
         futures_util::future::join_all(drains).await.iter().sum()
     }
+}
+
+/// The methods that batch, in the policy's order.
+fn enforced(policy: &Policy) -> Vec<&Method> {
+    let methods = policy.methods.iter();
+    methods
+        .filter(|method| method.mode == Mode::Enforce)
+        .collect()
 }
 
 fn count_methods(

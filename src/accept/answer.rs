@@ -1,4 +1,4 @@
-//! The body that goes back to a caller.
+//! What goes back to a caller: one message, a status, or an upstream's reply.
 
 use std::{
     pin::Pin,
@@ -31,15 +31,17 @@ pub enum AnswerBody {
     Forwarded(Body),
 }
 
-/// A unary call's good end.
-pub(super) fn message(message: &[u8]) -> Response<AnswerBody> {
+/// A unary call's good end: `message` in its frame, then `grpc-status: 0`.
+#[must_use]
+pub fn message(message: &[u8]) -> Response<AnswerBody> {
     let mut response = Response::new(AnswerBody::Message(frame::framed(message)));
     response.headers_mut().insert(header::CONTENT_TYPE, GRPC);
     response
 }
 
 /// A call's bad end, in headers alone.
-pub(super) fn status(status: Status) -> Response<AnswerBody> {
+#[must_use]
+pub fn status(status: Status) -> Response<AnswerBody> {
     status.into_http()
 }
 

@@ -1,6 +1,6 @@
 //! A call arrives: sockets, connections, frames, routes.
 
-mod answer;
+pub mod answer;
 mod connection;
 mod door;
 pub mod frame;

@@ -1,0 +1,105 @@
+//! The machine: which cores there are, what a process used of them, and what
+//! to call it in a report. Read from `/proc`: the bench is for Linux.
+
+use std::{collections::BTreeMap, fs, io, process::Command, time::Duration};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+/// Ticks of `/proc/PID/stat` a second: fixed by Linux's interface to programs.
+const TICKS_A_SECOND: u64 = 100;
+
+/// What a process used of its cores.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CpuTime {
+    /// On a core.
+    pub(crate) running: Duration,
+    /// Ready to run, and something else ran.
+    pub(crate) waiting: Duration,
+}
+
+impl CpuTime {
+    /// Of all threads of the calling process that have not ended.
+    pub(crate) fn of_this_process() -> io::Result<Self> {
+        let mut total = Self::default();
+        for thread in fs::read_dir("/proc/self/task")? {
+            // Nanoseconds on a core, nanoseconds ready, timeslices. A thread
+            // that ends meanwhile has no file any more.
+            let Ok(line) = fs::read_to_string(thread?.path().join("schedstat")) else {
+                continue;
+            };
+            let mut nanos = line.split_ascii_whitespace().map(str::parse);
+            if let (Some(Ok(running)), Some(Ok(waiting))) = (nanos.next(), nanos.next()) {
+                total.running += Duration::from_nanos(running);
+                total.waiting += Duration::from_nanos(waiting);
+            }
+        }
+        Ok(total)
+    }
+
+    pub(crate) fn since(self, earlier: Self) -> Self {
+        Self {
+            running: self.running.saturating_sub(earlier.running),
+            waiting: self.waiting.saturating_sub(earlier.waiting),
+        }
+    }
+}
+
+/// What a child process used of its cores, threads that have ended included,
+/// to a hundredth of a second. To be read before the child is waited for.
+pub(crate) fn cpu_of_child(id: u32) -> Result<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{id}/stat"))?;
+    // The name, in parentheses, may hold blanks; user and system time are the
+    // 12th and 13th fields after it.
+    let (_, fields) = stat.rsplit_once(')').context("/proc/PID/stat has a name")?;
+    let mut ticks = fields.split_ascii_whitespace().skip(11);
+    let mut next = || -> Result<u64> {
+        let field = ticks.next().context("/proc/PID/stat has 52 fields")?;
+        Ok(field.parse()?)
+    };
+    let ticks = next()? + next()?;
+    Ok(Duration::from_millis(ticks * 1_000 / TICKS_A_SECOND))
+}
+
+/// The cores that this process may use.
+pub(crate) fn allowed_cores() -> Result<Vec<usize>> {
+    let status = fs::read_to_string("/proc/self/status").context("this bench needs Linux")?;
+    let list = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Cpus_allowed_list:"))
+        .context("/proc/self/status has no Cpus_allowed_list")?;
+    let mut cores = Vec::new();
+    for range in list.trim().split(',') {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        cores.extend(first.parse::<usize>()?..=last.parse()?);
+    }
+    Ok(cores)
+}
+
+/// Where the figures come from.
+pub(crate) fn description() -> BTreeMap<&'static str, String> {
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let models = cpuinfo
+        .lines()
+        .filter(|line| line.starts_with("model name"));
+    let model = models.clone().next().and_then(|line| line.split_once(": "));
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let known = |text: &str| match text.trim() {
+        "" => "not known".to_owned(),
+        text => text.to_owned(),
+    };
+    BTreeMap::from([
+        ("cpu", known(model.map_or("", |(_, model)| model))),
+        ("cores", known(&models.count().to_string())),
+        ("kernel", known(&kernel)),
+        ("rustc", known(&first_line("rustc", "--version"))),
+        ("h2load", known(&first_line("h2load", "--version"))),
+    ])
+}
+
+fn first_line(program: &str, flag: &str) -> String {
+    let output = Command::new(program).arg(flag).output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    let text = text.unwrap_or_default();
+    text.lines().next().unwrap_or_default().to_owned()
+}
