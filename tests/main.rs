@@ -4,7 +4,9 @@
 // A test that watches a real process has nothing but the real clock.
 #![allow(clippy::disallowed_methods)]
 
+mod bad_input;
 mod deploy;
 mod process;
 mod python_client;
+mod support;
 mod tidy;
