@@ -121,7 +121,7 @@ async fn neither_form_is_refused_and_disturbs_nobody() {
     let words = [
         "meta.service.mqtt.CreateSessionRequest.sessions",
         "at least 1",
-        "or send OldCreateSession",
+        "or send meta.service.mqtt.OldCreateSession",
     ];
     refused(body, Code::InvalidArgument, &words).await;
 }

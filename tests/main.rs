@@ -5,8 +5,14 @@
 #![allow(clippy::disallowed_methods)]
 
 mod bad_input;
+mod cancellation;
+mod command_line;
+mod crash;
 mod deploy;
+mod forwarding;
+mod lifecycle;
 mod process;
+mod proxy;
 mod python_client;
 mod support;
 mod tidy;

@@ -109,14 +109,19 @@ impl Line {
         self.ask(grpc(DELETE), frame(&request)).await.status()
     }
 
+    /// Waits until the other side has hung up.
+    pub(crate) async fn closed(self) {
+        soon("the other side hangs up", self.driver)
+            .await
+            .expect("the connection's task does not panic");
+    }
+
     /// Hangs up, and returns once the other side has noticed and hung up too.
     pub(crate) async fn hang_up(self) {
         self.socket
             .shutdown(Shutdown::Write)
             .expect("the socket is connected");
-        soon("the other side hangs up", self.driver)
-            .await
-            .expect("the connection's task does not panic");
+        self.closed().await;
     }
 }
 

@@ -190,8 +190,7 @@ async fn serve(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Body
             tokio::spawn(sum(body, frames));
         }
         "/test.Streams/BreakOff" => {
-            send(&frames, b"and then");
-            let _ = frames.send(Err(io::Error::other("the upstream breaks off")));
+            tokio::spawn(break_off(body, frames));
         }
         "/test.Streams/FailLate" => {
             send(&frames, b"and then");
@@ -271,6 +270,14 @@ async fn sum(body: Incoming, frames: Frames) {
     let told = format!("{}:", messages.len()).into_bytes();
     send(&frames, &[told, messages.concat()].concat());
     end(&frames, trailers(&Status::ok("")));
+}
+
+/// One message, and when the caller has ended its own, a broken stream.
+async fn break_off(body: Incoming, frames: Frames) {
+    send(&frames, b"and then");
+    // Whatever the caller sends, it is still there.
+    let _ = body.collect().await;
+    let _ = frames.send(Err(io::Error::other("the upstream breaks off")));
 }
 
 /// One message, and nothing more until the caller leaves.
