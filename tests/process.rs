@@ -122,6 +122,7 @@ async fn announced(told: &mut Lines<BufReader<ChildStderr>>) -> (SocketAddr, Soc
 }
 
 /// The next line that it says, shown beside what the test says.
+#[allow(clippy::print_stderr)] // the harness shows it where a test fails
 async fn next(told: &mut Lines<BufReader<ChildStderr>>) -> Option<String> {
     let line = told.next_line().await.expect("what it says is text")?;
     eprintln!("ferry: {line}");
