@@ -70,15 +70,35 @@ impl Service<Request<Body>> for Forwarder {
                         Err(status) => status.into_http(),
                     }
                 }
-                Forward::Local(routes) => match Routes::clone(routes).oneshot(request).await {
-                    Ok(response) => response,
-                    Err(never) => match never {},
-                },
+                Forward::Local(routes) => {
+                    let path = request.uri().path().to_owned();
+                    let response = match Routes::clone(routes).oneshot(request).await {
+                        Ok(response) => response,
+                        Err(never) => match never {},
+                    };
+                    told_if_unknown(&path, response)
+                }
             };
             forwarder.count(&response);
             Ok(response)
         })
     }
+}
+
+/// Says which method it is that this process does not serve, where its
+/// services only say that there is none.
+fn told_if_unknown(path: &str, response: Response<Body>) -> Response<Body> {
+    let status = Status::from_header_map(response.headers());
+    let unknown =
+        |status: &Status| status.code() == Code::Unimplemented && status.message().is_empty();
+    if !status.as_ref().is_some_and(unknown) {
+        return response;
+    }
+    let why = format!(
+        "method {path}: the embedded group has no such method; call one that it has, or name \
+         endpoints in the policy's upstream, to which any method is forwarded"
+    );
+    Status::unimplemented(why).into_http()
 }
 
 /// Headers that name one hop's connection and must not be passed on.

@@ -4,7 +4,15 @@
 // A test that watches a real process has nothing but the real clock.
 #![allow(clippy::disallowed_methods)]
 
+mod bad_input;
+mod cancellation;
+mod command_line;
+mod crash;
 mod deploy;
+mod forwarding;
+mod lifecycle;
 mod process;
+mod proxy;
 mod python_client;
+mod support;
 mod tidy;

@@ -1,116 +1,130 @@
-//! The built binary as a user runs it: a policy file, free ports, a temporary
-//! data directory; ready when `/ready` says so, killed when dropped.
+//! The built binary as a user runs it: on ports that the system chooses, in a
+//! temporary directory; ready when `/ready` says so, killed when dropped.
 
 use std::{
-    fs, io,
-    net::{SocketAddr, TcpListener},
-    path::Path,
-    process::Stdio,
-    time::Duration,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
 };
 
 use tempfile::TempDir;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    process::{Child, Command},
-    time,
+    io::{AsyncBufReadExt, BufReader, Lines},
+    process::{Child, ChildStderr, Command},
 };
 
-/// Long enough for a machine that compiles beside it; only a fault waits.
-const READY_WITHIN: Duration = Duration::from_secs(60);
+use crate::support::{admin, soon, until};
 
-/// A running `ferry proxy` over its own embedded group.
+/// Where the shipped policy keeps its group.
+const DATA_DIR: &str = "ferry-data";
+
+/// A running `ferry proxy`.
 pub(crate) struct Sidecar {
     /// Where gRPC is served.
     pub(crate) address: SocketAddr,
+    /// Where it tells of itself.
+    pub(crate) admin: SocketAddr,
     process: Child,
-    _folder: TempDir,
+    home: TempDir,
 }
 
 impl Sidecar {
-    /// Starts the ready-made policy `policies/embedded.yaml` on free ports, and
-    /// waits until it takes traffic.
+    /// Starts with the shipped `policies/embedded.yaml`, and waits until it
+    /// takes traffic.
     pub(crate) async fn start() -> Self {
-        let folder = tempfile::tempdir().expect("a temporary directory can be made");
-        let [address, admin] = free_ports().expect("loopback has free ports");
-        let policy = folder.path().join("policy.yaml");
-        fs::write(&policy, embedded_policy(address, admin, folder.path()))
-            .expect("the temporary directory is writable");
-        let process = Command::new(env!("CARGO_BIN_EXE_ferry"))
-            .arg("proxy")
+        let home = tempfile::tempdir().expect("a temporary directory can be made");
+        Self::start_again(home).await
+    }
+
+    /// The same in a directory in which one ran before.
+    pub(crate) async fn start_again(home: TempDir) -> Self {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        Self::run(home, &root.join("policies/embedded.yaml")).await
+    }
+
+    /// Starts with a policy of the test's own.
+    pub(crate) async fn with_policy(policy: &str) -> Self {
+        let home = tempfile::tempdir().expect("a temporary directory can be made");
+        let path = home.path().join("policy.yaml");
+        std::fs::write(&path, policy).expect("the temporary directory is writable");
+        Self::run(home, &path).await
+    }
+
+    async fn run(home: TempDir, policy: &Path) -> Self {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_ferry"))
+            .args(["proxy", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
             .arg("--policy")
-            .arg(&policy)
-            .current_dir(folder.path())
+            .arg(policy)
+            .current_dir(home.path())
             .env("FERRY_LOG", "warn")
             .stdin(Stdio::null())
+            .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
             .expect("cargo built the binary");
-        let mut sidecar = Self {
+        let stderr = process.stderr.take().expect("it is piped");
+        let mut told = BufReader::new(stderr).lines();
+        let (address, admin) = soon("ferry says where it listens", announced(&mut told)).await;
+        tokio::spawn(async move { while next(&mut told).await.is_some() {} });
+        until("ferry is ready", async || {
+            matches!(admin::fetch(admin, "/ready").await, Ok((200, _)))
+        })
+        .await;
+        Self {
             address,
+            admin,
             process,
-            _folder: folder,
-        };
-        time::timeout(READY_WITHIN, sidecar.ready(admin))
-            .await
-            .unwrap_or_else(|_| panic!("not ready within {READY_WITHIN:?}: http://{admin}/ready"));
-        sidecar
-    }
-
-    async fn ready(&mut self, admin: SocketAddr) {
-        loop {
-            if let Some(status) = self.process.try_wait().expect("it is our child") {
-                panic!("ferry proxy ended before it was ready: {status}");
-            }
-            if status_of(admin, "/ready")
-                .await
-                .is_ok_and(|code| code == 200)
-            {
-                return;
-            }
-            time::sleep(Duration::from_millis(20)).await;
+            home,
         }
     }
-}
 
-/// Two ports that were free a moment ago, both held while they are chosen.
-fn free_ports() -> io::Result<[SocketAddr; 2]> {
-    let first = TcpListener::bind("127.0.0.1:0")?;
-    let second = TcpListener::bind("127.0.0.1:0")?;
-    Ok([first.local_addr()?, second.local_addr()?])
-}
-
-/// The policy that ships, moved to other places.
-fn embedded_policy(address: SocketAddr, admin: SocketAddr, folder: &Path) -> String {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut policy = fs::read_to_string(root.join("policies/embedded.yaml"))
-        .expect("policies/embedded.yaml ships with ferry");
-    let moved = [
-        ("127.0.0.1:1229", address.to_string()),
-        ("127.0.0.1:9901", admin.to_string()),
-        (
-            "ferry-data",
-            folder.join("ferry-data").display().to_string(),
-        ),
-    ];
-    for (from, to) in moved {
-        assert!(
-            policy.contains(from),
-            "policies/embedded.yaml has no {from} to replace"
-        );
-        policy = policy.replace(from, &to);
+    /// The directory of its group.
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.home.path().join(DATA_DIR)
     }
-    policy.replace("../proto", &root.join("proto").display().to_string())
+
+    /// Sends SIGTERM, as every supervisor does first.
+    pub(crate) async fn terminate(&self) {
+        let process = self.process.id().expect("it was not waited for");
+        // The shell's own `kill`: there need be no other.
+        let sent = Command::new("sh")
+            .args(["-c", &format!("kill -TERM {process}")])
+            .status()
+            .await;
+        assert!(sent.expect("there is a shell").success());
+    }
+
+    /// Waits until it has ended by itself; what it kept stays.
+    pub(crate) async fn ended(mut self) -> (ExitStatus, TempDir) {
+        let status = soon("ferry ends", self.process.wait()).await;
+        (status.expect("it is our child"), self.home)
+    }
+
+    /// Kills it as `kill -9` does; what it kept stays.
+    pub(crate) async fn kill(mut self) -> TempDir {
+        self.process.kill().await.expect("it is our child");
+        self.home
+    }
 }
 
-/// The status code of `GET path`.
-async fn status_of(address: SocketAddr, path: &str) -> io::Result<u16> {
-    let mut stream = TcpStream::connect(address).await?;
-    let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await?;
-    let mut reply = String::new();
-    stream.read_to_string(&mut reply).await?;
-    let code = reply.split(' ').nth(1).and_then(|code| code.parse().ok());
-    code.ok_or_else(|| io::Error::other(format!("no HTTP reply: {reply:?}")))
+/// The addresses on the line that announces them.
+async fn announced(told: &mut Lines<BufReader<ChildStderr>>) -> (SocketAddr, SocketAddr) {
+    let address = |text: &str| text.parse().expect("an address is announced");
+    while let Some(line) = next(told).await {
+        if let Some((_, places)) = line.split_once("listening on ") {
+            let (listen, admin) = places
+                .split_once(", admin on http://")
+                .expect("the flags name an admin address");
+            return (address(listen), address(admin));
+        }
+    }
+    panic!("ferry ended before it listened; what it said is above");
+}
+
+/// The next line that it says, shown beside what the test says.
+#[allow(clippy::print_stderr)] // the harness shows it where a test fails
+async fn next(told: &mut Lines<BufReader<ChildStderr>>) -> Option<String> {
+    let line = told.next_line().await.expect("what it says is text")?;
+    eprintln!("ferry: {line}");
+    Some(line)
 }

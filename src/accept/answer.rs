@@ -6,13 +6,15 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Response, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::Full;
 use tonic::{Status, body::Body};
 
 use super::frame;
 
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain");
 const GRPC_STATUS: &str = "grpc-status";
 const OK: HeaderValue = HeaderValue::from_static("0");
 
@@ -43,6 +45,14 @@ pub fn message(message: &[u8]) -> Response<AnswerBody> {
 #[must_use]
 pub fn status(status: Status) -> Response<AnswerBody> {
     status.into_http()
+}
+
+/// The end of a request that is no gRPC call: a code and a line of text.
+pub(super) fn http(code: StatusCode, line: String) -> Response<AnswerBody> {
+    let mut response = Response::new(AnswerBody::Forwarded(Body::new(Full::from(line))));
+    *response.status_mut() = code;
+    response.headers_mut().insert(header::CONTENT_TYPE, TEXT);
+    response
 }
 
 impl HttpBody for AnswerBody {

@@ -17,7 +17,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{FutureExt, future::BoxFuture};
-use http::{HeaderMap, Request, Response, StatusCode, header, request::Parts};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header, request::Parts};
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
 use tonic::{Code, Status, body::Body};
@@ -174,13 +174,17 @@ impl<S: Submit> Door<S> {
         }
     }
 
-    fn next(&self, method: usize, parts: Parts, judged: Judged) -> Step<S::Answer> {
+    fn next(&self, method: usize, mut parts: Parts, judged: Judged) -> Step<S::Answer> {
         match judged {
             Judged::Batch(call) => Step::Waiting {
                 method,
                 answer: self.batched.submit(call),
             },
-            Judged::Alone(whole) => self.forward(Request::from_parts(parts, Body::new(whole))),
+            Judged::Alone(whole) => {
+                // A lifted body has another length than the one that came.
+                parts.headers.remove(header::CONTENT_LENGTH);
+                self.forward(Request::from_parts(parts, Body::new(whole)))
+            }
             Judged::Refused(status) => {
                 self.methods[method].metrics.on_invalid();
                 Step::Refused {
@@ -278,22 +282,27 @@ impl<S: Submit> Future for Answering<S> {
     }
 }
 
-/// gRPC over HTTP/2 is a POST of `application/grpc`; anything else is told so
-/// in HTTP's own terms.
+/// gRPC over HTTP/2 is a POST of `application/grpc`, or of that and the name of
+/// an encoding (`+proto`); anything else is told so in HTTP's own terms.
 fn not_grpc(request: &Request<Incoming>) -> Option<Response<AnswerBody>> {
     let content_type = request.headers().get(header::CONTENT_TYPE);
-    let is_grpc =
-        content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
-    let code = if request.method() != http::Method::POST {
-        StatusCode::METHOD_NOT_ALLOWED
-    } else if !is_grpc {
-        StatusCode::UNSUPPORTED_MEDIA_TYPE
+    let content_type = content_type.map_or(&b""[..], |value| value.as_bytes());
+    let encoding = content_type.strip_prefix(b"application/grpc");
+    if request.method() != http::Method::POST {
+        let why = format!("method {}: must be POST, as gRPC is\n", request.method());
+        let mut response = answer::http(StatusCode::METHOD_NOT_ALLOWED, why);
+        let post = HeaderValue::from_static("POST");
+        response.headers_mut().insert(header::ALLOW, post);
+        Some(response)
+    } else if !matches!(encoding, Some([] | [b'+' | b';', ..])) {
+        let why = format!(
+            "content-type \"{}\": must be application/grpc; use a gRPC client\n",
+            content_type.escape_ascii()
+        );
+        Some(answer::http(StatusCode::UNSUPPORTED_MEDIA_TYPE, why))
     } else {
-        return None;
-    };
-    let mut response = Response::new(AnswerBody::Nothing);
-    *response.status_mut() = code;
-    Some(response)
+        None
+    }
 }
 
 /// One call of the single form, as a batch of one in its frame.

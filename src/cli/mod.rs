@@ -5,7 +5,10 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
-use std::{io, process::ExitCode};
+use std::{
+    io::{self, IsTerminal},
+    process::ExitCode,
+};
 
 use anyhow::{Context, Result};
 use clap::{Parser, error::ErrorKind};
@@ -94,12 +97,16 @@ impl Cli {
     }
 }
 
+/// What is logged unless FERRY_LOG says otherwise: ferry's own doings, and of
+/// the Raft core's only its errors. It warns at every first start, and the one
+/// line that says why ferry ends would drown.
+const LOG: &str = "info,openraft=error";
+
 /// Runs a server on every core, with its log on stderr.
 fn serve(run: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
     tracing_subscriber::fmt()
-        .with_env_filter(
-            EnvFilter::try_from_env("FERRY_LOG").unwrap_or_else(|_| "info,openraft=warn".into()),
-        )
+        .with_env_filter(EnvFilter::try_from_env("FERRY_LOG").unwrap_or_else(|_| LOG.into()))
+        .with_ansi(io::stderr().is_terminal())
         .with_writer(io::stderr)
         .init();
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 
-use super::proxy::{announce, end};
+use super::proxy::{announce, end, or_close};
 use crate::{
     raft::Pipeline,
     stack::{self, Stack},
@@ -44,7 +44,8 @@ impl Node {
         };
         let metrics = Metrics::default();
         let group = stack::open_node(&self.data_dir, pipeline, &metrics).await?;
-        let stack = Stack::node(group.clone(), self.listen, self.admin, metrics).await?;
+        let stack = Stack::node(group.clone(), self.listen, self.admin, metrics).await;
+        let stack = or_close(stack, Some(&group)).await?;
         announce("ferry node", &stack);
         super::interrupted().await?;
         end(stack, Some(group)).await

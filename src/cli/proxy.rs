@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 use crate::{
     policy::{Listen, Policy},
-    stack::{self, Stack},
+    stack::{self, Stack, StackError},
     telemetry::Metrics,
 };
 
@@ -40,11 +40,24 @@ impl Proxy {
         policy.admin = self.admin.or(policy.admin);
         let metrics = Metrics::default();
         let group = stack::open_group(&policy, &metrics).await?;
-        let stack = Stack::proxy(&policy, group.clone(), metrics).await?;
+        let stack = Stack::proxy(&policy, group.clone(), metrics).await;
+        let stack = or_close(stack, group.as_ref()).await?;
         announce("ferry proxy", &stack);
         super::interrupted().await?;
         end(stack, group).await
     }
+}
+
+/// The stack, or else an orderly end of the group that was opened for it: one
+/// that is only dropped would complain, and hide why.
+pub(super) async fn or_close(
+    stack: Result<Stack, StackError>,
+    group: Option<&crate::raft::Group>,
+) -> Result<Stack> {
+    if let (Err(_), Some(group)) = (&stack, group) {
+        group.shutdown().await.context("closing the Raft group")?;
+    }
+    Ok(stack?)
 }
 
 /// One line to stderr that says where it listens, for people and for scripts

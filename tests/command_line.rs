@@ -1,0 +1,214 @@
+//! What cannot be done is refused before anything is begun: an exit code for
+//! scripts, and one line on stderr that names the value and the remedy.
+
+use std::{
+    fs,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+use tempfile::TempDir;
+
+use crate::process::Sidecar;
+
+/// The flags make no sense; and: they do, but it cannot be done.
+const USAGE: i32 = 2;
+const FAILED: i32 = 1;
+
+/// An empty directory in which ferry is run.
+struct Desk(TempDir);
+
+impl Desk {
+    fn new() -> Self {
+        Self(tempfile::tempdir().expect("a temporary directory can be made"))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path(name);
+        fs::write(&path, text).expect("the temporary directory is writable");
+        path
+    }
+
+    fn run(&self, flags: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_ferry"))
+            .args(flags)
+            .current_dir(self.0.path())
+            .env_remove("FERRY_LOG")
+            .stdin(Stdio::null())
+            .output()
+            .expect("cargo built the binary")
+    }
+
+    /// Runs ferry, which must end with `code` and say one line of these words.
+    #[track_caller]
+    fn refuses(&self, flags: &[&str], code: i32, words: &[&str]) {
+        let output = self.run(flags);
+        let told = String::from_utf8(output.stderr).expect("what is told is text");
+        assert_eq!(output.status.code(), Some(code), "{flags:?}: {told}");
+        assert_eq!(told.lines().count(), 1, "{flags:?}: not one line: {told}");
+        assert!(
+            output.stdout.is_empty(),
+            "{flags:?}: stdout is for results, of which there are none"
+        );
+        for word in words {
+            assert!(told.contains(word), "{flags:?}: {word:?} is not in: {told}");
+        }
+    }
+}
+
+/// A policy over an embedded group at `data_dir`, on ports of the system's choice.
+fn embedded(data_dir: &Path) -> String {
+    format!(
+        "version: 1\nlisten:\n  - address: 127.0.0.1:0\nadmin: {{address: 127.0.0.1:0}}\n\
+         upstream:\n  embedded: {{data_dir: {}}}\nmethods: []\n",
+        data_dir.display()
+    )
+}
+
+fn shipped(name: &str) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    root.join("policies").join(name).display().to_string()
+}
+
+#[test]
+fn flags_that_make_no_sense_are_refused_in_one_line() {
+    let desk = Desk::new();
+    let bench = |flags: &[&'static str]| [&["bench", "create-session"], flags].concat();
+    for (flags, words) in [
+        (vec!["prox"], vec!["prox", "proxy"]),
+        (vec!["proxy", "--polcy", "x"], vec!["--polcy", "--policy"]),
+        (
+            vec!["proxy", "--listen", "nowhere"],
+            vec!["nowhere", "--listen"],
+        ),
+        (
+            vec!["node", "--pipeline", "half"],
+            vec!["half", "full, serial"],
+        ),
+        (vec!["check"], vec!["FILE"]),
+        (bench(&["--concurrency", "0"]), vec!["'0'", "--concurrency"]),
+        (bench(&["--port", "70000"]), vec!["70000", "65535"]),
+        (
+            bench(&["--count", "9", "--batch-size", "5"]),
+            vec!["--batch-size 5", "1 session a call", "--form batch"],
+        ),
+        (
+            bench(&["--count", "9", "--value-bytes", "0"]),
+            vec!["--value-bytes 0", "1 is the smallest"],
+        ),
+    ] {
+        desk.refuses(&flags, USAGE, &words);
+    }
+}
+
+#[test]
+fn a_bench_without_a_server_says_where_there_is_none() {
+    let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    let free = free.expect("loopback has free ports").port().to_string();
+    let flags = ["bench", "create-session", "--count", "1", "--port", &free];
+    let words = [&*free, "cannot connect", "start a server there"];
+    Desk::new().refuses(&flags, FAILED, &words);
+}
+
+#[test]
+fn a_policy_key_that_does_not_exist_is_refused_by_line_column_and_suggestion() {
+    let desk = Desk::new();
+    let policy = embedded(&desk.path("ferry-data")).replace("data_dir", "data_dri");
+    let policy = desk.write("policy.yaml", &policy).display().to_string();
+    for flags in [&["proxy", "--policy", &policy][..], &["check", &policy]] {
+        let words = [
+            "policy.yaml: line 6, column 14",
+            "data_dri",
+            "did you mean data_dir?",
+        ];
+        desk.refuses(flags, FAILED, &words);
+    }
+    assert!(!desk.path("ferry-data").exists(), "nothing was begun");
+}
+
+#[test]
+fn a_policy_that_is_not_there_is_refused_by_its_path() {
+    let words = ["nowhere.yaml", "cannot be read"];
+    let flags = ["proxy", "--policy", "nowhere.yaml"];
+    Desk::new().refuses(&flags, FAILED, &words);
+}
+
+#[test]
+fn a_port_in_use_is_refused_by_its_address() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
+    let taken = taken.local_addr().map(|address| (taken, address));
+    let (_taken, address) = taken.expect("it is bound");
+    let address = &*address.to_string();
+    let any = "127.0.0.1:0";
+    for flags in [
+        ["proxy", "--listen", address, "--admin", any],
+        ["proxy", "--listen", any, "--admin", address],
+        ["node", "--listen", address, "--admin", any],
+    ] {
+        let words = [address, "in use", "free it or choose another"];
+        Desk::new().refuses(&flags, FAILED, &words);
+    }
+}
+
+#[test]
+fn a_directory_that_cannot_be_written_is_refused_by_its_path() {
+    let desk = Desk::new();
+    let file = desk.write("a-file", "");
+    // Not by permissions, which do not bind root.
+    for data_dir in [file.join("ferry-data"), file, "/proc/ferry-data".into()] {
+        let policy = desk.write("policy.yaml", &embedded(&data_dir));
+        let flags = ["proxy", "--policy", &policy.display().to_string()];
+        let path = &*data_dir.display().to_string();
+        desk.refuses(&flags, FAILED, &["data directory", path, "choose"]);
+    }
+}
+
+#[tokio::test]
+async fn a_second_process_on_the_same_directory_is_refused() {
+    let sidecar = Sidecar::start().await;
+    let data_dir = sidecar.data_dir();
+    let (path, any) = (&*data_dir.display().to_string(), "127.0.0.1:0");
+    let desk = Desk::new();
+    let policy = desk.write("policy.yaml", &embedded(&data_dir));
+    let policy = &*policy.display().to_string();
+    for flags in [
+        &["proxy", "--policy", policy][..],
+        &["node", "--data-dir", path, "--listen", any],
+    ] {
+        let words = [path, "in use by another process", "choose another"];
+        desk.refuses(flags, FAILED, &words);
+    }
+}
+
+#[test]
+fn the_shipped_policies_pass_their_own_check() {
+    let output = Desk::new().run(&[
+        "check",
+        &shipped("embedded.yaml"),
+        &shipped("robustmq.yaml"),
+    ]);
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && told.is_empty(), "{told}");
+    let plans = String::from_utf8(output.stdout).expect("a plan is text");
+    assert_eq!(plans.matches("yaml: ok").count(), 2, "{plans}");
+    assert!(plans.contains("meta.service.mqtt.MqttService/CreateSession"));
+}
+
+#[test]
+fn one_bad_policy_among_good_ones_fails_the_check() {
+    let desk = Desk::new();
+    let bad = desk.write("bad.yaml", "version: 2\n").display().to_string();
+    let output = desk.run(&["check", &shipped("embedded.yaml"), &bad]);
+    assert_eq!(output.status.code(), Some(FAILED));
+    let (plans, told) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert!(plans.contains("embedded.yaml: ok"), "{plans}");
+    assert!(told.contains("bad.yaml: line 1, column"), "{told}");
+}

@@ -1,0 +1,199 @@
+//! What `ferry proxy` is for: calls of both generations are kept, and only
+//! those share a batch that may.
+
+use http::HeaderMap;
+use tonic::Code;
+
+use crate::support::{
+    client::{CREATE, Call, Line, batch_form, grpc, old_form, with},
+    served::Served,
+    upstream::{Seen, Upstream},
+};
+
+#[tokio::test]
+async fn both_generations_on_one_path_are_kept_listed_and_deleted() {
+    let served = Served::embedded().await;
+    let (old, new) = (served.line().await, served.line().await);
+    let mut calls = Vec::new();
+    for n in 0..50 {
+        let client_id = format!("old-{n}");
+        let body = old_form(&client_id, client_id.as_bytes());
+        calls.push(old.send(grpc(CREATE), body).await);
+        let pair = [format!("new-{n}-a"), format!("new-{n}-b")];
+        let pair = pair.each_ref().map(|id| (&**id, id.as_bytes()));
+        calls.push(new.send(grpc(CREATE), batch_form(&pair)).await);
+    }
+    for call in calls {
+        acknowledged(call).await;
+    }
+    for client_id in ["old-0", "old-49", "new-7-a", "new-49-b"] {
+        assert_eq!(old.list(client_id).await, [client_id]);
+    }
+    assert_eq!(new.list("nobody").await.len(), 0);
+    assert_eq!(new.list("").await.len(), 150);
+
+    assert_eq!(old.delete("old-0").await.code(), Code::Ok);
+    assert_eq!(new.list("old-0").await.len(), 0);
+    assert_eq!(new.list("").await.len(), 149);
+
+    old.create("new-7-a", b"newer").await;
+    assert_eq!(new.list("new-7-a").await, ["newer"]);
+}
+
+#[tokio::test]
+async fn of_two_sessions_of_one_client_the_later_stays() {
+    let served = Served::embedded().await;
+    let line = served.line().await;
+    let twice = batch_form(&[("x", b"earlier"), ("y", b"other"), ("x", b"later")]);
+    let answer = line.ask(grpc(CREATE), twice).await;
+    assert_eq!(answer.status().code(), Code::Ok);
+    assert_eq!(line.list("x").await, ["later"]);
+    assert_eq!(line.list("").await.len(), 2);
+}
+
+async fn acknowledged(call: Call) {
+    let answer = call.answer().await.expect("an answer, not a reset");
+    assert_eq!(answer.status().code(), Code::Ok, "{}", answer.status());
+}
+
+/// Sends these calls while the upstream is busy, so that those which may
+/// share a batch do; returns the batches that followed.
+async fn gathered(calls: &[(&str, &[(&str, &str)])]) -> Vec<Seen> {
+    let upstream = Upstream::holding().await;
+    let served = Served::before(upstream.address).await;
+    let line = served.line().await;
+    let first = line.send(grpc(CREATE), old_form("first", b"s")).await;
+    upstream.until_batches(1).await;
+    let mut waiting = Vec::new();
+    for (client_id, metadata) in calls {
+        let body = old_form(client_id, b"s");
+        waiting.push(line.send(with(CREATE, metadata), body).await);
+    }
+    let waits = u32::try_from(calls.len()).expect("a handful");
+    served.until_queued(waits).await;
+    upstream.answer_all();
+    acknowledged(first).await;
+    for call in waiting {
+        acknowledged(call).await;
+    }
+    upstream.batches().split_off(1)
+}
+
+fn value<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
+    let value = headers.get(name).map(|value| value.to_str());
+    value.transpose().expect("text").unwrap_or_default()
+}
+
+#[tokio::test]
+async fn calls_with_different_credentials_never_share_a_batch_and_each_batch_carries_its_own() {
+    let credentials: [&[(&str, &str)]; 6] = [
+        &[],
+        &[("authorization", "Bearer a")],
+        &[("authorization", "Bearer b")],
+        &[("token", "a")],
+        &[("authorization", "Bearer a"), ("token", "a")],
+        &[("authorization", "Bearer a"), ("authorization", "Bearer b")],
+    ];
+    let names: Vec<String> = (0..30).map(|n| format!("{}-{n}", n % 6)).collect();
+    let calls = names.iter().zip(credentials.iter().cycle());
+    let calls: Vec<_> = calls.map(|(name, held)| (&**name, *held)).collect();
+    let batches = gathered(&calls).await;
+    for batch in &batches {
+        let kind = &batch.clients[0][..1];
+        let own = batch.clients.iter().all(|client| client.starts_with(kind));
+        assert!(own, "{:?} share a batch", batch.clients);
+        let held = credentials[kind.parse::<usize>().expect("a digit")];
+        for name in ["authorization", "token"] {
+            let meant = held.iter().filter(|pair| pair.0 == name);
+            let meant: Vec<_> = meant.map(|pair| pair.1).collect();
+            let came: Vec<_> = batch.headers.get_all(name).iter().collect();
+            assert_eq!(came, meant, "{name} of {:?}", batch.clients);
+        }
+    }
+    // And those who may do share.
+    assert_eq!(batches.len(), 6);
+    assert!(batches.iter().all(|batch| batch.clients.len() == 5));
+}
+
+#[tokio::test]
+async fn metadata_of_every_day_does_not_part_calls_and_is_not_passed_on() {
+    let batches = gathered(&[
+        (
+            "a",
+            &[("user-agent", "grpc-java/1.2"), ("grpc-trace-bin", "AA")],
+        ),
+        ("b", &[("traceparent", "00-1-2-01"), ("x-request-id", "7")]),
+        ("c", &[("baggage", "k=v"), ("grpc-accept-encoding", "gzip")]),
+    ])
+    .await;
+    let [batch] = &batches[..] else {
+        panic!("one batch was to come: {batches:?}");
+    };
+    assert_eq!(batch.clients, ["a", "b", "c"]);
+    for name in ["traceparent", "x-request-id", "baggage"] {
+        assert_eq!(value(&batch.headers, name), "", "{name} is one caller's");
+    }
+    assert_eq!(value(&batch.headers, "te"), "trailers");
+    assert_eq!(value(&batch.headers, "content-type"), "application/grpc");
+}
+
+#[tokio::test]
+async fn a_call_with_unknown_metadata_goes_alone_and_keeps_it() {
+    let upstream = Upstream::answering().await;
+    let served = Served::before(upstream.address).await;
+    let line = served.line().await;
+    let odd: [(&str, &str); 3] = [("x-tenant", "t"), ("x-tenant", "u"), ("x-raw-bin", "AAE")];
+    let body = old_form("odd", b"s");
+    let length = body.len().to_string();
+    let metadata = [&odd[..], &[("content-length", &length)]].concat();
+    // The older form is lifted all the same: this upstream knows only the newer.
+    acknowledged(line.send(with(CREATE, &metadata), body).await).await;
+    let body = batch_form(&[("odd-a", b"s"), ("odd-b", b"s")]);
+    acknowledged(line.send(with(CREATE, &odd), body).await).await;
+    let batches = upstream.batches();
+    let clients: Vec<_> = batches.iter().map(|batch| &batch.clients[..]).collect();
+    assert_eq!(clients, [&["odd"][..], &["odd-a", "odd-b"]]);
+    for batch in &batches {
+        let tenants: Vec<_> = batch.headers.get_all("x-tenant").iter().collect();
+        assert_eq!(tenants, ["t", "u"]);
+        assert_eq!(value(&batch.headers, "x-raw-bin"), "AAE");
+    }
+}
+
+#[tokio::test]
+async fn a_bad_call_with_unknown_metadata_is_refused_at_the_door_too() {
+    let upstream = Upstream::answering().await;
+    let served = Served::before(upstream.address).await;
+    let line: Line = served.line().await;
+    let request = with(CREATE, &[("x-tenant", "t")]);
+    let answer = line.ask(request, old_form("", b"s")).await;
+    assert_eq!(answer.status().code(), Code::InvalidArgument);
+    assert_eq!(upstream.batches().len(), 0);
+}
+
+#[tokio::test]
+async fn a_batch_is_bounded_in_entries_and_bytes_and_what_is_larger_goes_alone() {
+    let upstream = Upstream::holding().await;
+    let served = Served::before(upstream.address).await;
+    let line = served.line().await;
+    let first = line.send(grpc(CREATE), old_form("first", b"s")).await;
+    upstream.until_batches(1).await;
+    let mut waiting = vec![first];
+    for n in 0..1_100 {
+        let body = old_form(&format!("small-{n}"), b"s");
+        waiting.push(line.send(grpc(CREATE), body).await);
+    }
+    for n in 0..3 {
+        let body = old_form(&format!("large-{n}"), &vec![7; 700 << 10]);
+        waiting.push(line.send(grpc(CREATE), body).await);
+    }
+    let larger = old_form("larger", &vec![7; 3 << 20]);
+    waiting.push(line.send(grpc(CREATE), larger).await);
+    served.until_queued(1_104).await;
+    upstream.answer_all();
+    for call in waiting {
+        acknowledged(call).await;
+    }
+    let sizes: Vec<_> = upstream.batches().iter().map(|b| b.clients.len()).collect();
+    assert_eq!(sizes, [1, 500, 500, 101, 1, 1, 1]);
+}

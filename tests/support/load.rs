@@ -1,0 +1,97 @@
+//! A load beside the test, and the roll call after it: which of the sessions
+//! that were acknowledged are not there?
+
+use std::{
+    collections::HashSet, net::SocketAddr, num::NonZeroU32, sync::Arc, thread, time::Duration,
+};
+
+use ferry::cli::bench::{
+    Acknowledged, AfterTimeout, Deadline, Form, Load, LoadPlan, Progress, Sessions,
+};
+
+use super::{client::Line, until};
+
+/// Callers of a load, on a few connections.
+const CALLERS: NonZeroU32 = NonZeroU32::new(64).expect("64 is not zero");
+const CONNECTIONS: NonZeroU32 = NonZeroU32::new(4).expect("4 is not zero");
+/// Bytes of a session: enough that no two are equal by accident.
+const VALUE_BYTES: usize = 64;
+/// Sessions of a load that are asked for by name; all are looked for.
+const BY_NAME: u64 = 50;
+
+/// A load of single, old-form calls that runs until it is stopped.
+pub(crate) struct Loading {
+    sessions: Sessions,
+    progress: Arc<Progress>,
+    load: thread::JoinHandle<Acknowledged>,
+}
+
+/// What a load left behind.
+pub(crate) struct Loaded {
+    pub(crate) sessions: Sessions,
+    pub(crate) acknowledged: Acknowledged,
+}
+
+impl Loading {
+    /// Starts one whose client ids begin with `prefix`.
+    pub(crate) fn start(target: SocketAddr, prefix: &str) -> Self {
+        let plan = LoadPlan {
+            target,
+            form: Form::Legacy,
+            batch_size: NonZeroU32::MIN,
+            connections: CONNECTIONS,
+            concurrency: CALLERS,
+            count: None,
+            duration: Some(Duration::from_secs(3_600)),
+            timeout: Duration::from_secs(60),
+            after_timeout: AfterTimeout::NextSession,
+            deadline: Deadline::Kept,
+            value_bytes: VALUE_BYTES,
+            client_id_prefix: prefix.to_owned(),
+        };
+        let plan = plan.checked().expect("a plan that makes sense");
+        let progress = Arc::new(Progress::default());
+        let shown = Arc::clone(&progress);
+        let run = move || Load::run(&plan, &shown).expect("it listens").acknowledged;
+        Self {
+            sessions: Sessions::new(prefix, VALUE_BYTES),
+            progress,
+            load: thread::spawn(run),
+        }
+    }
+
+    /// Waits until so many sessions have been acknowledged.
+    pub(crate) async fn until_acknowledged(&self, sessions: u64) {
+        until("so many sessions are acknowledged", async || {
+            self.progress.done() >= sessions
+        })
+        .await;
+    }
+
+    /// Ends it; what is in flight counts as not acknowledged.
+    pub(crate) fn stop(self) -> Loaded {
+        self.progress.stop();
+        Loaded {
+            sessions: self.sessions,
+            acknowledged: self.load.join().expect("the load does not panic"),
+        }
+    }
+}
+
+impl Loaded {
+    /// The acknowledged sessions that `line` does not list, byte for byte.
+    pub(crate) async fn missing(&self, line: &Line) -> Vec<String> {
+        let listed: HashSet<_> = line.list("").await.into_iter().collect();
+        let every = (self.acknowledged.total() / BY_NAME).max(1);
+        let mut missing = Vec::new();
+        for (place, number) in (0_u64..).zip(self.acknowledged.iter()) {
+            let (client_id, value) = (self.sessions.client_id(number), self.sessions.value(number));
+            let there = listed.contains(&value[..]);
+            let own = place % every != 0 || line.list(&client_id).await == [value];
+            if !there || !own {
+                missing.push(client_id);
+            }
+        }
+        missing
+    }
+}

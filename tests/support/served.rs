@@ -1,0 +1,118 @@
+//! A sidecar in this process: the same assembly as the binary's, on ports that
+//! the system chooses, with its counters within reach.
+
+use std::{net::SocketAddr, path::Path};
+
+use ferry::{
+    policy::Policy,
+    raft::Group,
+    stack::{self, Stack},
+    telemetry::Metrics,
+};
+use tempfile::TempDir;
+
+use super::{admin, client::Line, until};
+
+/// CreateSession as both shipped policies have it, but patient: what waits in
+/// a test waits for the test.
+const METHODS: &str = "
+metadata: {ignore: [x-request-id]}
+methods:
+  - selector: meta.service.mqtt.MqttService/CreateSession
+    batched_field: sessions
+    lift:
+      from: OldCreateSession
+      fields: {client_id: client_id, session: session}
+    entry_key: [client_id]
+    require: [client_id, session]
+    queue: {max_wait: 50s, max_bytes: 64MiB}
+";
+
+/// A running sidecar.
+pub(crate) struct Served {
+    pub(crate) stack: Stack,
+    _group: Option<Group>,
+    _home: Option<TempDir>,
+}
+
+impl Served {
+    /// Over an embedded group of its own.
+    pub(crate) async fn embedded() -> Self {
+        let home = tempfile::tempdir().expect("a temporary directory can be made");
+        let data_dir = home.path().join("ferry-data");
+        let upstream = format!("  embedded: {{data_dir: {}}}", data_dir.display());
+        let (policy, metrics) = (policy(&upstream), Metrics::default());
+        let group = stack::open_group(&policy, &metrics).await;
+        let group = group.expect("an empty directory").expect("it is embedded");
+        let served = Self {
+            stack: serve(&policy, Some(group.clone()), metrics).await,
+            _group: Some(group),
+            _home: Some(home),
+        };
+        let admin = served.admin();
+        until("the group has a leader", async || {
+            matches!(admin::fetch(admin, "/ready").await, Ok((200, _)))
+        })
+        .await;
+        served
+    }
+
+    /// In front of a service elsewhere, one batch in flight at a time: while
+    /// that one is held back, everything else waits.
+    pub(crate) async fn before(upstream: SocketAddr) -> Self {
+        let policy = policy(&one_at_a_time(upstream));
+        Self {
+            stack: serve(&policy, None, Metrics::default()).await,
+            _group: None,
+            _home: None,
+        }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.stack.local_addr()
+    }
+
+    pub(crate) fn admin(&self) -> SocketAddr {
+        self.stack.admin_addr().expect("the policy names one")
+    }
+
+    pub(crate) async fn line(&self) -> Line {
+        Line::open(self.address()).await
+    }
+
+    /// Waits until so many entries stand in windows.
+    pub(crate) async fn until_queued(&self, entries: u32) {
+        let admin = self.admin();
+        until("so many entries wait", async || {
+            admin::metric(admin, "ferry_queued_entries", "").await == f64::from(entries)
+        })
+        .await;
+    }
+}
+
+/// An upstream that gets one batch at a time.
+pub(crate) fn one_at_a_time(upstream: SocketAddr) -> String {
+    format!(
+        "  endpoints: [http://{upstream}]\n  limit: {{algorithm: fixed, max: 1}}\n  \
+         batch_timeout: 100s"
+    )
+}
+
+/// A whole policy file in front of `upstream`, which is its YAML.
+pub(crate) fn policy_file(listen: SocketAddr, admin: SocketAddr, upstream: &str) -> String {
+    format!(
+        "version: 1\nlisten:\n  - address: {listen}\nadmin: {{address: {admin}}}\n\
+         upstream:\n{upstream}\n{METHODS}"
+    )
+}
+
+fn policy(upstream: &str) -> Policy {
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    Policy::load(&policy_file(any, any, upstream), Path::new("test.yaml"))
+        .unwrap_or_else(|faults| panic!("{faults}"))
+}
+
+async fn serve(policy: &Policy, group: Option<Group>, metrics: Metrics) -> Stack {
+    let stack = Stack::proxy(policy, group, metrics).await;
+    stack.expect("loopback has free ports")
+}
