@@ -64,7 +64,7 @@ impl Submit for Batcher<Call, super::CallRules, Bytes, Status> {
     type Answer = Answer<Bytes, Status>;
 
     fn submit(&self, call: Call) -> Self::Answer {
-        Batcher::submit(self, call)
+        self.submit(call)
     }
 }
 

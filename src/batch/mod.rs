@@ -34,6 +34,7 @@
 //! # });
 //! ```
 
+mod bell;
 mod entry;
 mod error;
 mod pace;

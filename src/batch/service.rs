@@ -26,7 +26,7 @@ use tower::{Layer, Service};
 
 use super::{
     Batch, BatchError, Coalesce, Entry, Held, QueueSettings, ShedReason, Split, Weight,
-    worker::Worker,
+    WindowSettings, bell::Bell, worker::Worker,
 };
 use crate::reply::{self, Outcome};
 
@@ -84,6 +84,7 @@ pub struct Queue {
     bytes: AtomicU64,
     /// Nanoseconds between two finished batches; 0 before the first.
     spacing: AtomicU64,
+    bell: Bell,
 }
 
 impl Queue {
@@ -97,6 +98,10 @@ impl Queue {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn bell(&self) -> &Bell {
+        &self.bell
     }
 
     pub(super) fn joined(&self, weight: Weight) {
@@ -126,6 +131,17 @@ impl Queue {
     }
 }
 
+/// An entry with less time than this is looked at when it comes; others may
+/// stand until the worker next looks, which is a linger away at the most.
+const URGENT: Duration = Duration::from_millis(20);
+
+/// Whether entries like this one fill a window by bytes before they fill it
+/// by count, so that the count of arrivals alone says too little.
+const fn is_large(weight: Weight, window: WindowSettings) -> bool {
+    let share = window.max_bytes / window.max_entries.get() as usize;
+    weight.bytes > share.saturating_mul(weight.entries as usize)
+}
+
 /// An admitted request on its way to the worker.
 type Admitted<Req, K, P, E> = Held<Entry<Req, K, P, E>>;
 
@@ -143,6 +159,13 @@ impl<Req, C: Coalesce<Req>, P, E> Clone for Batcher<Req, C, P, E> {
             queue: Arc::clone(&self.queue),
             rules: Arc::clone(&self.rules),
         }
+    }
+}
+
+impl<Req, C: Coalesce<Req>, P, E> Drop for Batcher<Req, C, P, E> {
+    fn drop(&mut self) {
+        // It may have been the last: the worker looks, and ends if so.
+        self.queue.bell().ring();
     }
 }
 
@@ -174,7 +197,9 @@ where
         if slack == Some(Duration::ZERO) {
             return Answer::refused(BatchError::DeadlineExceeded);
         }
-        if let Err(shed) = self.admit(&partition, weight, slack) {
+        let window = self.rules.window(&partition);
+        let urgent = slack.is_some_and(|slack| slack < URGENT) || is_large(weight, window);
+        if let Err(shed) = self.admit(&partition, weight, slack, window) {
             return Answer::refused(shed);
         }
         let (reply, answer) = reply::channel();
@@ -193,6 +218,7 @@ where
             self.queue.left(u64::from(weight.entries), weight.bytes);
             return Answer::refused(BatchError::Closed);
         }
+        self.queue.bell().arrived(weight.entries, urgent);
         Answer::waiting(answer, deadline)
     }
 
@@ -202,12 +228,12 @@ where
         partition: &C::Partition,
         weight: Weight,
         slack: Option<Duration>,
+        window: WindowSettings,
     ) -> Result<(), BatchError<E>> {
         let QueueSettings {
             max_wait,
             max_bytes,
         } = self.rules.queue(partition);
-        let window = self.rules.window(partition);
         let wait = self.queue.drain_time(Weight {
             entries: window.max_entries.get(),
             bytes: window.max_bytes,

@@ -204,6 +204,12 @@ impl<T> Window<T> {
         self.bytes
     }
 
+    /// Entries that still fit before the window is full.
+    #[must_use]
+    pub fn room(&self) -> u64 {
+        u64::from(self.settings.max_entries.get()).saturating_sub(self.count)
+    }
+
     /// When the oldest entry came.
     #[must_use]
     pub fn oldest(&self) -> Option<Instant> {

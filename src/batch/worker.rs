@@ -13,7 +13,7 @@ use std::{
     time::Instant,
 };
 
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TryRecvError};
 use tower::Service;
 
 use super::{
@@ -33,9 +33,6 @@ struct Finished {
     entries: u32,
 }
 
-/// Entries taken from the channel in one go.
-const INTAKE: usize = 1024;
-
 /// Empty windows kept for partitions that may come back; past it they are
 /// collected, since partitions come and go with their callers.
 const IDLE_WINDOWS: usize = 256;
@@ -49,7 +46,8 @@ where
     rules: Arc<C>,
     queue: Arc<Queue>,
     intake: mpsc::UnboundedReceiver<Held<EntryOf<Req, C, S>>>,
-    taken: Vec<Held<EntryOf<Req, C, S>>>,
+    /// Entries taken from the channel since the start, by weight.
+    seen: u64,
     windows: HashMap<C::Partition, Window<EntryOf<Req, C, S>>>,
     finished: mpsc::UnboundedReceiver<Finished>,
     report: mpsc::UnboundedSender<Finished>,
@@ -63,6 +61,8 @@ struct Next<K> {
     due: Option<(K, ClosedBy)>,
     /// When to look again, permit or not.
     wake: Option<Instant>,
+    /// Arrivals that change nothing of this; the one after them may.
+    room: u64,
 }
 
 impl<Req, C, S> Worker<Req, C, S>
@@ -85,7 +85,7 @@ where
             rules,
             queue,
             intake,
-            taken: Vec::with_capacity(INTAKE),
+            seen: 0,
             windows: HashMap::new(),
             finished,
             report,
@@ -96,10 +96,14 @@ where
 
     pub(super) async fn run(mut self) {
         loop {
-            let Next { due, wake } = self.next(clock());
+            self.take_arrivals();
+            let Next { due, wake, room } = self.next(clock());
             if due.is_none() && self.is_done() {
                 return;
             }
+            // While a permit is awaited, no arrival changes anything: it will
+            // be taken when the window is sealed.
+            let wake_at = due.is_none().then(|| self.seen + room);
             // Biased: a due window leaves before new entries join it, else
             // steady traffic would postpone it for ever.
             tokio::select! {
@@ -112,12 +116,7 @@ where
                     }
                 }
                 Some(finished) = self.finished.recv() => self.finish(&finished),
-                taken = self.intake.recv_many(&mut self.taken, INTAKE), if !self.flow.draining => {
-                    if taken == 0 {
-                        self.flow.draining = true;
-                    }
-                    self.admit_taken();
-                }
+                () = self.queue.bell().heard(wake_at) => {}
                 () = sleep_until(wake) => {}
             }
         }
@@ -132,6 +131,7 @@ where
     fn next(&mut self, now: Instant) -> Next<C::Partition> {
         let mut oldest_due: Option<(Instant, C::Partition, ClosedBy)> = None;
         let mut wake: Option<Instant> = None;
+        let mut room = None;
         let retry_after = self.flow.spacing.unwrap_or_default();
         for (partition, window) in &mut self.windows {
             let max_wait = self.rules.queue(partition).max_wait;
@@ -152,6 +152,7 @@ where
             let Some(oldest) = window.oldest() else {
                 continue;
             };
+            room = Some(room.map_or(window.room(), |room: u64| room.min(window.room())));
             let mut look_again = oldest + max_wait;
             match window.due(now, &self.flow) {
                 Due::Now(closed_by) => {
@@ -170,35 +171,45 @@ where
         Next {
             due: oldest_due.map(|(_, partition, closed_by)| (partition, closed_by)),
             wake,
+            // The first entry of all starts a linger, so it matters.
+            room: room.unwrap_or(0).max(1),
         }
     }
 
-    fn admit_taken(&mut self) {
-        for held in self.taken.drain(..) {
-            if let Some(window) = self.windows.get_mut(&held.entry.partition) {
-                window.push(held);
-                continue;
+    /// Everything that stands in the channel joins its window.
+    fn take_arrivals(&mut self) {
+        loop {
+            match self.intake.try_recv() {
+                Ok(held) => {
+                    self.seen += u64::from(held.weight.entries);
+                    self.join(held);
+                }
+                Err(TryRecvError::Empty) => return,
+                Err(TryRecvError::Disconnected) => {
+                    self.flow.draining = true;
+                    return;
+                }
             }
-            if self.windows.len() >= IDLE_WINDOWS {
-                self.windows.retain(|_, window| !window.is_empty());
-            }
-            let partition = held.entry.partition.clone();
-            let mut window = Window::new(self.rules.window(&partition));
-            window.push(held);
-            self.windows.insert(partition, window);
         }
+    }
+
+    fn join(&mut self, held: Held<EntryOf<Req, C, S>>) {
+        if let Some(window) = self.windows.get_mut(&held.entry.partition) {
+            return window.push(held);
+        }
+        if self.windows.len() >= IDLE_WINDOWS {
+            self.windows.retain(|_, window| !window.is_empty());
+        }
+        let partition = held.entry.partition.clone();
+        let mut window = Window::new(self.rules.window(&partition));
+        window.push(held);
+        self.windows.insert(partition, window);
     }
 
     /// The permit is granted: seal at this last moment and send.
     fn depart(&mut self, partition: &C::Partition, closed_by: ClosedBy) {
         // Whoever stands at the door still catches this batch.
-        while self.taken.len() < INTAKE
-            && let Ok(held) = self.intake.try_recv()
-        {
-            self.taken.push(held);
-        }
-        self.admit_taken();
-
+        self.take_arrivals();
         let now = clock();
         let window = self.windows.get_mut(partition);
         let window = window.expect("a window that is due is kept until it is sealed");

@@ -41,7 +41,7 @@ const WINDOWS: (u32, u32) = (1 << 20, 8 << 20);
 /// when first needed and made again when lost.
 #[derive(Clone, Debug)]
 pub struct RemoteClient {
-    client: Client<HttpConnector, Body>,
+    client: Arc<Client<HttpConnector, Body>>,
     endpoints: Arc<[Uri]>,
     next: Arc<AtomicUsize>,
 }
@@ -67,7 +67,7 @@ impl RemoteClient {
             .http2_keep_alive_timeout(KEEP_ALIVE.1)
             .build(connector);
         Self {
-            client,
+            client: Arc::new(client),
             endpoints: endpoints.into(),
             next: Arc::default(),
         }

@@ -22,6 +22,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("src/accept/status.rs", 1),
     ("src/forward.rs", 2),
     ("src/batch/", 0),
+    ("src/batch/bell.rs", 1),
     ("src/batch/entry.rs", 1),
     ("src/batch/service.rs", 1),
     ("src/batch/worker.rs", 1),
