@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     net::SocketAddr,
     num::NonZeroU32,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard},
     thread,
     time::Duration,
 };
@@ -141,6 +141,20 @@ impl Server {
         }
     }
 
+    /// What it has seen once `enough` of it has: a server learns that a caller
+    /// left after the caller did. A test that never sees it hangs, and is ended
+    /// by its runner.
+    fn seen_when(&self, enough: impl Fn(&Seen) -> bool) -> MutexGuard<'_, Seen> {
+        loop {
+            let seen = self.seen.lock().unwrap();
+            if enough(&seen) {
+                return seen;
+            }
+            drop(seen);
+            thread::yield_now();
+        }
+    }
+
     fn batches(&self, batch: u32) -> LoadPlan {
         let mut plan = plan(self.address);
         plan.form = Form::Batch;
@@ -253,7 +267,7 @@ fn a_caller_that_gives_up_resets_its_call_and_goes_on() {
     plan.deadline = Deadline::Announced;
     let report = load(plan);
     assert_eq!((report.success, report.timeout, report.total), (97, 3, 100));
-    let seen = server.seen.lock().unwrap();
+    let seen = server.seen_when(|seen| seen.left >= 3);
     assert_eq!((seen.left, seen.calls), (3, 100));
     assert_eq!(seen.grpc_timeouts, 100);
     assert!(seen.attempts.values().all(|&attempts| attempts == 1));
@@ -274,7 +288,7 @@ fn an_impatient_caller_sends_the_same_session_again() {
         (report.success, report.timeout, report.total),
         (100, 3, 103)
     );
-    let seen = server.seen.lock().unwrap();
+    let seen = server.seen_when(|seen| seen.left >= 3);
     assert_eq!((seen.left, seen.sessions.len()), (3, 100));
     let again: Vec<_> = seen
         .attempts
@@ -306,12 +320,10 @@ fn a_stopped_load_says_so_and_counts_what_was_answered() {
         _ => Verdict::Ignore,
     });
     let plan = server.batches(1);
-    let (progress, watched) = (Arc::new(Progress::default()), Arc::clone(&server.seen));
+    let progress = Arc::new(Progress::default());
     let shown = Arc::clone(&progress);
     let running = thread::spawn(move || Load::run(&plan, &shown).unwrap());
-    while watched.lock().unwrap().calls < 9 {
-        thread::yield_now();
-    }
+    drop(server.seen_when(|seen| seen.calls >= 9));
     progress.stop();
     let report = running.join().unwrap();
     assert_eq!((report.success, report.total), (5, 5));
@@ -330,9 +342,7 @@ fn a_lost_connection_fails_its_calls_and_the_load_goes_on_over_a_new_one() {
     let address = server.address;
     plan.count = Some(20);
     let running = thread::spawn(move || load(plan));
-    while server.seen.lock().unwrap().calls < 4 {
-        thread::yield_now();
-    }
+    drop(server.seen_when(|seen| seen.calls >= 4));
     // The server restarts on the same port, healthy.
     server._runtime.shutdown_background();
     server._runtime = Runtime::new().unwrap();
