@@ -72,6 +72,11 @@ fn every_promise_in_the_readme_names_a_test_that_exists() {
 }
 
 #[test]
+fn every_hazard_names_a_test_that_exists() {
+    assert_clean(&docs::hazards(&checkout()));
+}
+
+#[test]
 fn every_path_that_a_document_names_exists() {
     assert_clean(&docs::paths(&checkout()));
 }

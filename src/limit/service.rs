@@ -236,3 +236,45 @@ where
 fn clock() -> Instant {
     tokio::time::Instant::now().into_std()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tower::{ServiceExt, service_fn};
+
+    use super::*;
+    use crate::limit::Algorithm;
+
+    struct One;
+
+    impl Load for One {
+        fn entries(&self) -> u32 {
+            1
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn latency_is_measured_from_send_to_reply_and_never_with_the_wait_before() {
+        let work = async |One| {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            Ok::<(), ()>(())
+        };
+        let layer = LimitLayer::new(LimitSettings {
+            algorithm: Algorithm::Little,
+            min: 1,
+            max: 1,
+        });
+        let view = layer.view();
+        let mut limited = layer.layer(service_fn(work));
+        for _ in 0..100 {
+            let ready = limited.ready().await.expect("the service never fails");
+            // A window that lingers although it might leave.
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            ready.call(One).await.expect("the service never fails");
+        }
+        // 10 ms of work a second; with the wait in it, it would be all of it.
+        let busy = view.bdp();
+        assert!(busy > 0.0 && busy < 0.05, "{busy}");
+    }
+}

@@ -59,28 +59,42 @@ pub(super) fn metrics(files: &[File]) -> Vec<String> {
 
 /// Promises of the README whose test does not exist; each row names at least one.
 pub(super) fn promises(files: &[File]) -> Vec<String> {
-    let Some(readme) = files.iter().find(|file| file.path == "README.md") else {
-        return vec!["README.md: is missing".to_owned()];
+    kept(files, "README.md", "## What ferry promises")
+}
+
+/// Hazards whose test does not exist; each row names one, or says that what
+/// the hazard belongs to is not built.
+pub(super) fn hazards(files: &[File]) -> Vec<String> {
+    kept(files, "docs/hazards.md", "## The hazards and their tests")
+}
+
+/// What a row says where there is nothing yet that could be tested.
+const NOT_BUILT: &str = "*not built*";
+
+/// Rows of the table under `heading` that name no test, or none that exists.
+fn kept(files: &[File], path: &str, heading: &str) -> Vec<String> {
+    let Some(document) = files.iter().find(|file| file.path == path) else {
+        return vec![format!("{path}: is missing")];
     };
     let tests: BTreeSet<&str> = files
         .iter()
         .filter(|file| file.path.ends_with(".rs"))
         .flat_map(|file| file.text.lines().filter_map(function_name))
         .collect();
-    let table: Vec<&str> = promise_rows(&readme.text);
+    let table: Vec<&str> = rows(&document.text, heading);
     if table.is_empty() {
-        return vec!["README.md: has no table under `## What ferry promises`".to_owned()];
+        return vec![format!("{path}: has no table under `{heading}`")];
     }
     let mut faults = Vec::new();
     for row in table {
         let named: Vec<&str> = quoted(row, '`')
             .filter(|name| name.matches('_').count() > 1)
             .collect();
-        if named.is_empty() {
-            faults.push(format!("README.md: no test keeps this promise: {row}"));
+        if named.is_empty() && !row.contains(NOT_BUILT) {
+            faults.push(format!("{path}: no test keeps this promise: {row}"));
         }
         for name in named.iter().filter(|name| !tests.contains(*name)) {
-            faults.push(format!("README.md: there is no test `{name}`"));
+            faults.push(format!("{path}: there is no test `{name}`"));
         }
     }
     faults
@@ -91,12 +105,10 @@ fn function_name(line: &str) -> Option<&str> {
     (names.next()? == "fn").then(|| names.next())?
 }
 
-/// The rows below the head of the table under `## What ferry promises`.
-fn promise_rows(readme: &str) -> Vec<&str> {
-    let mut lines = readme.lines();
-    lines
-        .by_ref()
-        .find(|line| *line == "## What ferry promises");
+/// The rows below the head of the table under `heading`.
+fn rows<'a>(document: &'a str, heading: &str) -> Vec<&'a str> {
+    let mut lines = document.lines();
+    lines.by_ref().find(|line| *line == heading);
     lines
         .take_while(|line| !line.starts_with("## "))
         .filter(|line| line.starts_with("| "))
@@ -213,6 +225,26 @@ mod tests {
         assert_eq!(faults("| one | it is tested |"), 1);
         assert_eq!(faults(""), 1);
         assert_eq!(faults("| one | `a_kept_promise` |"), 0);
+    }
+
+    #[test]
+    fn a_hazard_without_its_test_is_refused_unless_it_is_not_built() {
+        let test = ("tests/a.rs", "async fn a_kept_promise() {}");
+        let faults = |row: &str| {
+            let text = format!("## The hazards and their tests\n\n| h | t |\n|---|---|\n{row}\n");
+            hazards(&tree(&[("docs/hazards.md", &text), test])).len()
+        };
+        assert_eq!(faults("| one | `a_broken_promise` |"), 1);
+        assert_eq!(
+            faults("| one | `a_broken_promise`, the rest *not built* |"),
+            1
+        );
+        assert_eq!(faults("| one | soon |"), 1);
+        assert_eq!(faults("| one | *not built* |"), 0);
+        assert_eq!(
+            faults("| one | `a_kept_promise`, the rest *not built* |"),
+            0
+        );
     }
 
     #[test]
