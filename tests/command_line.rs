@@ -99,7 +99,7 @@ fn flags_that_make_no_sense_are_refused_in_one_line() {
         ),
         (
             bench(&["--count", "9", "--value-bytes", "0"]),
-            vec!["--value-bytes 0", "1 is the smallest"],
+            vec!["'0'", "--value-bytes", "from 1 up"],
         ),
     ] {
         desk.refuses(&flags, USAGE, &words);

@@ -161,6 +161,47 @@ async fn a_call_with_unknown_metadata_goes_alone_and_keeps_it() {
 }
 
 #[tokio::test]
+async fn a_compressed_call_goes_alone_and_as_it_came() {
+    let upstream = Upstream::answering().await;
+    let served = Served::before(upstream.address).await;
+    let line = served.line().await;
+    // The flag alone: the upstream of the tests reads on all the same.
+    let mut body = batch_form(&[("x", b"s")]).to_vec();
+    body[0] = 1;
+    let request = with(CREATE, &[("grpc-encoding", "gzip")]);
+    acknowledged(line.send(request, body.into()).await).await;
+    let [batch] = &upstream.batches()[..] else {
+        panic!("one call was to come");
+    };
+    assert_eq!(value(&batch.headers, "grpc-encoding"), "gzip");
+}
+
+#[tokio::test]
+async fn a_batch_whose_connection_is_lost_is_unknown_to_all_and_never_sent_again() {
+    let upstream = Upstream::holding().await;
+    let served = Served::before(upstream.address).await;
+    let line = served.line().await;
+    let body = batch_form(&[("a", b"s"), ("b", b"s")]);
+    let lost = line.send(grpc(CREATE), body).await;
+    upstream.until_batches(1).await;
+    let waits = line.send(grpc(CREATE), old_form("waits", b"s")).await;
+    served.until_queued(1).await;
+    upstream.lose_connections();
+    let answer = lost.answer().await.expect("an answer, not a reset");
+    let status = answer.status();
+    assert_eq!(status.code(), Code::Unknown, "{status}");
+    assert!(
+        status.message().contains("may have taken effect"),
+        "{status}"
+    );
+    // What had not been sent is, over a new connection.
+    upstream.answer_all();
+    acknowledged(waits).await;
+    let sent: Vec<_> = upstream.batches().into_iter().map(|b| b.clients).collect();
+    assert_eq!(sent, [vec!["a", "b"], vec!["waits"]]);
+}
+
+#[tokio::test]
 async fn a_bad_call_with_unknown_metadata_is_refused_at_the_door_too() {
     let upstream = Upstream::answering().await;
     let served = Served::before(upstream.address).await;

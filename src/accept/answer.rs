@@ -8,7 +8,6 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use http_body_util::Full;
 use tonic::{Status, body::Body};
 
 use super::frame;
@@ -49,7 +48,7 @@ pub fn status(status: Status) -> Response<AnswerBody> {
 
 /// The end of a request that is no gRPC call: a code and a line of text.
 pub(super) fn http(code: StatusCode, line: String) -> Response<AnswerBody> {
-    let mut response = Response::new(AnswerBody::Forwarded(Body::new(Full::from(line))));
+    let mut response = Response::new(AnswerBody::Forwarded(Body::new(line)));
     *response.status_mut() = code;
     response.headers_mut().insert(header::CONTENT_TYPE, TEXT);
     response

@@ -25,6 +25,7 @@ use prost::Message;
 use tokio::{
     net::TcpListener,
     sync::{Semaphore, mpsc},
+    task::AbortHandle,
 };
 use tonic::Status;
 
@@ -62,6 +63,8 @@ struct Shared {
     refusals: Mutex<VecDeque<Status>>,
     /// Calls whose caller went away before they had ended.
     left: AtomicUsize,
+    /// The tasks of the connections that were made.
+    connections: Mutex<Vec<AbortHandle>>,
 }
 
 impl Upstream {
@@ -85,6 +88,7 @@ impl Upstream {
                 answers: Semaphore::new(answers),
                 refusals: Mutex::default(),
                 left: AtomicUsize::new(0),
+                connections: Mutex::default(),
             }),
         };
         tokio::spawn(accept(listener, Arc::clone(&upstream.shared)));
@@ -104,6 +108,13 @@ impl Upstream {
     /// The next batch is answered with `status`.
     pub(crate) fn refuse(&self, status: Status) {
         lock(&self.shared.refusals).push_back(status);
+    }
+
+    /// Loses every connection, and with it whatever was under way on it.
+    pub(crate) fn lose_connections(&self) {
+        for connection in lock(&self.shared.connections).drain(..) {
+            connection.abort();
+        }
     }
 
     /// The batches that came so far.
@@ -131,8 +142,8 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     while let Ok((socket, _)) = listener.accept().await {
-        let shared = Arc::clone(&shared);
-        tokio::spawn(async move {
+        let (shared, register) = (Arc::clone(&shared), Arc::clone(&shared));
+        let connection = tokio::spawn(async move {
             let service = service_fn(move |request| {
                 let shared = Arc::clone(&shared);
                 async move { Ok::<_, Infallible>(serve(shared, request).await) }
@@ -143,6 +154,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
                 .serve_connection(TokioIo::new(socket), service)
                 .await;
         });
+        lock(&register.connections).push(connection.abort_handle());
     }
 }
 
