@@ -1,7 +1,7 @@
 //! The machine: which cores there are, what a process used of them, and what
 //! to call it in a report. Read from `/proc`: the bench is for Linux.
 
-use std::{collections::BTreeMap, fs, io, process::Command, time::Duration};
+use std::{collections::BTreeMap, fs, io, path::Path, process::Command, time::Duration};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -76,8 +76,8 @@ pub(crate) fn allowed_cores() -> Result<Vec<usize>> {
     Ok(cores)
 }
 
-/// Where the figures come from.
-pub(crate) fn description() -> BTreeMap<&'static str, String> {
+/// Where the figures come from; the groups' data is in `folder`.
+pub(crate) fn description(folder: &Path) -> Result<BTreeMap<&'static str, String>> {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let models = cpuinfo
         .lines()
@@ -88,13 +88,28 @@ pub(crate) fn description() -> BTreeMap<&'static str, String> {
         "" => "not known".to_owned(),
         text => text.to_owned(),
     };
-    BTreeMap::from([
+    Ok(BTreeMap::from([
         ("cpu", known(model.map_or("", |(_, model)| model))),
         ("cores", known(&models.count().to_string())),
+        ("file system", known(&file_system(folder)?)),
         ("kernel", known(&kernel)),
         ("rustc", known(&first_line("rustc", "--version"))),
         ("h2load", known(&first_line("h2load", "--version"))),
-    ])
+    ]))
+}
+
+/// The kind of file system that `folder` is on: of the mounts above it, the
+/// nearest, and of those in one place the last.
+fn file_system(folder: &Path) -> Result<String> {
+    let folder = folder.canonicalize()?;
+    let mounts = fs::read_to_string("/proc/self/mounts")?;
+    let above = mounts.lines().filter_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        let (place, kind) = (fields.next()?, fields.next()?);
+        folder.starts_with(place).then_some((place.len(), kind))
+    });
+    let nearest = above.max_by_key(|(length, _)| *length);
+    Ok(nearest.map_or_else(String::new, |(_, kind)| kind.to_owned()))
 }
 
 fn first_line(program: &str, flag: &str) -> String {

@@ -100,5 +100,9 @@ fn run(flags: &Flags) -> Result<Report> {
             }
         }
     }
-    Ok(Report::new(flags, bouts))
+    Ok(Report::new(
+        flags,
+        machine::description(folder.path())?,
+        bouts,
+    ))
 }

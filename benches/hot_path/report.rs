@@ -7,7 +7,6 @@ use serde::Serialize;
 
 use super::{
     flags::{Flags, median},
-    machine,
     measure::{Bout, Case, Figures},
     serve::Side,
 };
@@ -56,15 +55,19 @@ struct Medians {
 }
 
 impl Report {
-    pub(crate) fn new(flags: &Flags, measurements: Vec<Bout>) -> Self {
+    pub(crate) fn new(
+        flags: &Flags,
+        machine: BTreeMap<&'static str, String>,
+        measurements: Vec<Bout>,
+    ) -> Self {
         Self {
-            machine: machine::description(),
             rounds: flags.rounds,
             seconds: flags.duration.0.as_secs_f64(),
             comparisons: Case::ALL
                 .map(|case| Comparison::new(case, &measurements))
                 .into(),
-            warnings: measurements.iter().flat_map(warnings).collect(),
+            warnings: warnings(&measurements, &machine),
+            machine,
             measurements,
         }
     }
@@ -164,34 +167,43 @@ impl Medians {
     }
 }
 
-/// What the reader of a measurement should know.
-fn warnings(bout: &Bout) -> Vec<String> {
-    let Bout {
-        case,
-        side,
-        round,
-        figures,
-    } = bout;
+/// What the reader of the figures should know. Only where each has a core of
+/// its own: who shares one waits for it, and that is what is measured there.
+fn warnings(measurements: &[Bout], machine: &BTreeMap<&'static str, String>) -> Vec<String> {
+    let apart = || {
+        let bouts = measurements.iter();
+        bouts.filter(|bout| bout.case.one_core_each())
+    };
     let mut warnings = Vec::new();
-    if !case.one_core_each() {
-        // Who shares a core waits for it: that is what is measured.
-        return warnings;
-    }
-    let mut warn = |told: String| warnings.push(format!("{case}, {side}, round {round}: {told}"));
-    if figures.server_waited > WAITED {
-        warn(format!(
-            "something else ran on the server's core for {:.0} % of the time; \
-             run it again on a quieter machine",
-            100.0 * figures.server_waited
+    let disturbed = || apart().filter(|bout| bout.figures.server_waited > WAITED);
+    if disturbed().next().is_some() {
+        let most = disturbed().map(|bout| bout.figures.server_waited);
+        warnings.push(format!(
+            "in {} of {} measurements something else ran on the server's core, for up to {:.0} % \
+             of the time; run it again on a quieter machine",
+            disturbed().count(),
+            apart().count(),
+            100.0 * most.fold(0.0, f64::max)
         ));
     }
-    let generator = figures.generator_busy.unwrap_or_default();
-    if generator > BUSY && figures.server_busy < BUSY {
-        warn(format!(
-            "the load generator was the limit: it used {:.0} % of its core and the server {:.0} %",
-            100.0 * generator,
-            100.0 * figures.server_busy
+    let limited = apart().filter(|bout| {
+        let generator = bout.figures.generator_busy.unwrap_or_default();
+        generator > BUSY && bout.figures.server_busy < BUSY
+    });
+    let limited = limited.count();
+    if limited > 0 {
+        warnings.push(format!(
+            "in {limited} of {} measurements the load generator was the limit: \
+             its core was busy and the server's was not",
+            apart().count()
         ));
+    }
+    if machine["file system"] == "tmpfs" {
+        warnings.push(
+            "the embedded group's directory is in memory, where a sync costs nothing; \
+             set TMPDIR to one on a disk"
+                .to_owned(),
+        );
     }
     warnings
 }
