@@ -43,7 +43,7 @@ pub enum Form {
     Single,
 }
 
-/// A scanned message that may be merged; only [`Plan::scan`] makes one.
+/// A scanned message that may be merged; only [`Plan::scan`](super::Plan::scan) makes one.
 #[derive(Clone, Debug)]
 pub struct Piece {
     pub(super) message: Bytes,
