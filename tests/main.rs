@@ -7,6 +7,7 @@
 mod bad_input;
 mod cancellation;
 mod command_line;
+mod connection;
 mod crash;
 mod deploy;
 mod forwarding;
