@@ -15,8 +15,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{io::AsyncWriteExt, net::TcpStream, sync::watch, task::coop::unconstrained};
 
 use super::{
+    drain::drain_begins,
     inline::{Inline, Streams},
-    server::drain_begins,
 };
 
 /// Bounds of one connection.

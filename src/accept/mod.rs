@@ -3,6 +3,7 @@
 pub mod answer;
 mod connection;
 mod door;
+mod drain;
 pub mod frame;
 mod inline;
 mod metadata;

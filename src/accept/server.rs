@@ -7,7 +7,10 @@ use http_body::Body;
 use hyper::body::Incoming;
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
-use super::connection::{self, ConnectionSettings};
+use super::{
+    connection::{self, ConnectionSettings},
+    drain::drain_begins,
+};
 
 /// Why a server does not listen.
 #[derive(Debug, thiserror::Error)]
@@ -122,9 +125,4 @@ where
             },
         }
     }
-}
-
-/// Resolves when intake is to stop: it was asked to, or the server is gone.
-pub(super) async fn drain_begins(drain: &mut watch::Receiver<bool>) {
-    let _ = drain.wait_for(|draining| *draining).await;
 }

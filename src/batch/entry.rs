@@ -2,7 +2,9 @@
 
 use std::{hash::Hash, time::Instant};
 
-use super::{ClosedBy, QueueSettings, ShedReason, Weight, WindowSettings};
+use tower::Service;
+
+use super::{ClosedBy, QueueSettings, ShedReason, Split, Weight, WindowSettings};
 use crate::{limit::Load, reply::Reply};
 
 /// A request and the way back to its caller.
@@ -118,3 +120,6 @@ pub struct Answering<'a> {
     /// Whether the upstream took it.
     pub succeeded: bool,
 }
+
+/// What one caller gets of a service's answer.
+pub type PartOf<S, Req> = <<S as Service<Batch<Req>>>::Response as Split>::Part;

@@ -38,15 +38,17 @@ mod bell;
 mod entry;
 mod error;
 mod pace;
+mod queue;
 mod service;
 mod split;
 mod window;
 mod worker;
 
-pub use entry::{Answering, Batch, Coalesce, Entry, Sealing};
+pub use entry::{Answering, Batch, Coalesce, Entry, PartOf, Sealing};
 pub use error::{BatchError, ShedReason};
 pub use pace::Pace;
-pub use service::{Answer, BatchLayer, Batcher, PartOf, Queue};
+pub use queue::Queue;
+pub use service::{Answer, BatchLayer, Batcher};
 pub use split::{Replicate, Split};
 pub use window::{
     Caller, Close, ClosedBy, Due, Flow, Held, QueueSettings, Sealed, Weight, Window, WindowSettings,

@@ -17,9 +17,9 @@ use tokio::sync::mpsc::{self, error::TryRecvError};
 use tower::Service;
 
 use super::{
-    Answering, Batch, BatchError, Coalesce, Entry, Held, Sealing, ShedReason, Split,
+    Answering, Batch, BatchError, Coalesce, Entry, Held, PartOf, Sealing, ShedReason, Split,
     pace::Pace,
-    service::{PartOf, Queue},
+    queue::Queue,
     window::{Caller, ClosedBy, Due, Flow, Window},
 };
 use crate::reply::Reply;
