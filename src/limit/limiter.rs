@@ -141,6 +141,12 @@ impl Limiter {
             Algorithm::Little => Box::new(Little::new(settings.min, settings.max)),
             Algorithm::Fixed => Box::new(Fixed(settings.max)),
         };
+        Self::with_rule(settings, rule)
+    }
+
+    /// A limiter that goes by any rule; of the settings only the bounds count.
+    #[must_use]
+    pub fn with_rule(settings: LimitSettings, rule: Box<dyn Rule>) -> Self {
         Self {
             settings,
             in_flight: 0,

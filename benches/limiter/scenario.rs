@@ -1,0 +1,100 @@
+//! The data files: a plant, the loads to put on it, and the ranges that the
+//! default rule must stay in. The format is documented in docs/limiter.md.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use serde::Deserialize;
+
+use crate::{load::LoadShape, plant::PlantShape};
+
+/// One file of tests/scenarios.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Scenario {
+    /// What a good rule does here, in a sentence.
+    pub(crate) expect: String,
+    pub(crate) plant: PlantShape,
+    pub(crate) loads: Vec<LoadShape>,
+    /// Virtual seconds of a run.
+    pub(crate) seconds: f64,
+    /// Virtual seconds at its beginning that no figure but `start_rtts` counts.
+    pub(crate) warmup: f64,
+    /// Entries of a full batch.
+    #[serde(default = "hundred")]
+    pub(crate) batch: u32,
+    /// Sidecars in front of the one plant.
+    #[serde(default = "one")]
+    pub(crate) sidecars: usize,
+    /// Every size and time of the plant is multiplied by `exp(±vary)`,
+    /// drawn anew for each seed.
+    #[serde(default)]
+    pub(crate) vary: f64,
+    /// Figure → the least and the most that it may be, for the default rule,
+    /// as the mean over the seeds.
+    #[serde(default)]
+    pub(crate) hold: BTreeMap<String, (f64, f64)>,
+}
+
+const fn hundred() -> u32 {
+    100
+}
+
+const fn one() -> usize {
+    1
+}
+
+impl Scenario {
+    /// Reads a file and checks what a run relies on.
+    pub(crate) fn read(path: &Path) -> Result<Self, String> {
+        let named = |fault: String| format!("{}: {fault}", path.display());
+        let text = fs::read_to_string(path).map_err(|error| named(error.to_string()))?;
+        let scenario: Self =
+            serde_yaml::from_str(&text).map_err(|error| named(error.to_string()))?;
+        scenario.check().map_err(named)?;
+        Ok(scenario)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if !(1.0..=600.0).contains(&self.seconds) {
+            return Err(format!("seconds {}: must be 1 to 600", self.seconds));
+        }
+        if !(0.0..=self.seconds - 0.5).contains(&self.warmup) {
+            return Err(format!(
+                "warmup {}: must leave at least 0.5 of {} seconds",
+                self.warmup, self.seconds
+            ));
+        }
+        if self.batch == 0 || self.sidecars == 0 {
+            return Err("batch and sidecars: must be at least 1".into());
+        }
+        if !(0.0..=1.0).contains(&self.vary) {
+            return Err(format!("vary {}: must be 0 to 1", self.vary));
+        }
+        if self.loads.is_empty() {
+            return Err("loads: must name at least one".into());
+        }
+        for name in self.hold.keys() {
+            if !crate::report::FIGURES.contains(&name.as_str()) {
+                let known = crate::report::FIGURES.join(", ");
+                return Err(format!("hold: no figure {name}; there are {known}"));
+            }
+        }
+        self.loads.iter().try_for_each(LoadShape::check)?;
+        self.plant.check()
+    }
+
+    /// Where the plant changes its speed, and the end: the segments over
+    /// which the oracle may choose anew.
+    pub(crate) fn segments(&self) -> Vec<(f64, f64)> {
+        let mut from = self.warmup;
+        let mut segments = Vec::new();
+        for step in &self.plant.steps {
+            if step.at_s > from && step.at_s < self.seconds {
+                segments.push((from, step.at_s));
+                from = step.at_s;
+            }
+        }
+        segments.push((from, self.seconds));
+        segments
+    }
+}

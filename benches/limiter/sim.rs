@@ -1,0 +1,408 @@
+//! The event loop: callers → window → limiter → plant → answers, in virtual
+//! time. The window, its pace and the limiter are the ones that ship; what
+//! is modelled here is what stands around them.
+//!
+//! It does what `src/batch/worker.rs` does, in the same order: a due window
+//! asks for a permit, is sealed when it is granted, and of an answer the
+//! limiter hears before the callers do.
+
+use std::{
+    cmp::Reverse,
+    collections::BinaryHeap,
+    time::{Duration, Instant},
+};
+
+use ferry::{
+    batch::{Caller, Due, Flow, Held, Pace, QueueSettings, Weight, Window, WindowSettings},
+    limit::{Limiter, Outcome, Sent},
+};
+
+use crate::{
+    load::LoadShape,
+    plant::{Plant, PlantShape, Served},
+};
+
+/// Payload bytes of an entry.
+const ENTRY_BYTES: usize = 256;
+/// From an answer to the same caller's next call, and after a failure.
+const THINK: f64 = 100e-6;
+const BACK_OFF: f64 = 10e-3;
+/// The width of a bin of the timeline, seconds.
+pub(crate) const BIN: f64 = 0.25;
+
+/// What one run is made of.
+pub(crate) struct Setup<'a> {
+    pub(crate) plant: &'a PlantShape,
+    pub(crate) load: &'a LoadShape,
+    pub(crate) batch: u32,
+    pub(crate) sidecars: usize,
+    pub(crate) seconds: f64,
+    pub(crate) seed: u64,
+}
+
+/// One answered batch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Answered {
+    /// Virtual seconds.
+    pub(crate) at: f64,
+    pub(crate) rtt: f64,
+    pub(crate) entries: u32,
+    pub(crate) limit: u32,
+}
+
+/// What a run leaves behind.
+#[derive(Debug, Default)]
+pub(crate) struct Trace {
+    pub(crate) answered: Vec<Answered>,
+    /// Caller latencies: when answered, how long, how many entries.
+    pub(crate) callers: Vec<(f64, f64, u32)>,
+    /// Entries answered, by sidecar.
+    pub(crate) by_sidecar: Vec<f64>,
+    /// Entries sent although their caller had left.
+    pub(crate) ghosts: u64,
+    /// Entries that were shed or expired before they were sent.
+    pub(crate) shed: u64,
+    /// Entries answered after their caller's deadline.
+    pub(crate) late: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Event {
+    /// Somebody calls, and who comes after in an open load.
+    Call { side: usize, groups: u32 },
+    /// A batch arrives at the plant.
+    Reach { batch: usize },
+    /// The plant's sync that was planned for now.
+    Sync,
+    /// The plant is done with a batch.
+    Done { batch: usize },
+    /// Its answer arrives.
+    Answer { batch: usize },
+    /// A window may be due.
+    Wake { side: usize },
+}
+
+/// A batch on its way. Its place is used again after its answer.
+#[derive(Debug)]
+struct Flying {
+    side: usize,
+    sent_at: f64,
+    sent: Sent,
+    entries: u32,
+    callers: Vec<Held<()>>,
+    outcome: Outcome,
+}
+
+#[derive(Debug)]
+struct Side {
+    window: Window<()>,
+    pace: Pace,
+    flow: Flow,
+    limiter: Limiter,
+    waited: bool,
+    wake: u64,
+}
+
+pub(crate) struct Sim<'a> {
+    setup: &'a Setup<'a>,
+    base: Instant,
+    now: u64,
+    order: u64,
+    events: BinaryHeap<Reverse<(u64, u64, Event)>>,
+    plant: Plant,
+    calls: fastrand::Rng,
+    capacity: f64,
+    sides: Vec<Side>,
+    flying: Vec<Option<Flying>>,
+    free: Vec<usize>,
+    max_wait: Duration,
+    trace: Trace,
+}
+
+/// Runs one limiter a sidecar, as `limiter` makes them.
+pub(crate) fn run(setup: &Setup<'_>, limiter: impl Fn() -> Limiter) -> Trace {
+    let settings = WindowSettings {
+        max_entries: setup.batch.try_into().expect("a batch of 0 was refused"),
+        ..WindowSettings::default()
+    };
+    let side = || Side {
+        window: Window::new(settings),
+        pace: Pace::default(),
+        flow: Flow::default(),
+        limiter: limiter(),
+        waited: false,
+        wake: u64::MAX,
+    };
+    let mut sim = Sim {
+        setup,
+        base: Instant::now(),
+        now: 0,
+        order: 0,
+        events: BinaryHeap::new(),
+        plant: Plant::new(setup.plant.clone(), setup.seed),
+        calls: fastrand::Rng::with_seed(setup.seed ^ 0x5eed),
+        capacity: setup.plant.capacity(setup.batch),
+        sides: (0..setup.sidecars).map(|_| side()).collect(),
+        flying: Vec::new(),
+        free: Vec::new(),
+        max_wait: QueueSettings::default().max_wait,
+        trace: Trace {
+            by_sidecar: vec![0.0; setup.sidecars],
+            ..Trace::default()
+        },
+    };
+    sim.begin();
+    let end = nanos(setup.seconds);
+    while let Some(Reverse((at, _, event))) = sim.events.pop() {
+        if at >= end {
+            break;
+        }
+        sim.now = at;
+        sim.happen(event);
+    }
+    sim.trace
+}
+
+impl Sim<'_> {
+    fn begin(&mut self) {
+        for side in 0..self.setup.sidecars {
+            let groups = self.setup.load.groups(self.setup.sidecars);
+            match self.setup.load.is_closed() {
+                true => self.after(0.0, Event::Call { side, groups }),
+                false => self.next_call(side),
+            }
+        }
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Call { side, groups } => self.call(side, groups),
+            Event::Reach { batch } => self.reach(batch),
+            Event::Sync => self.sync(),
+            Event::Done { batch } => {
+                self.plant.left();
+                self.go_home(batch);
+            }
+            Event::Answer { batch } => self.answer(batch),
+            Event::Wake { side } => {
+                if self.sides[side].wake <= self.now {
+                    self.sides[side].wake = u64::MAX;
+                }
+                self.drive(side);
+            }
+        }
+    }
+
+    fn call(&mut self, side: usize, groups: u32) {
+        let now = self.instant();
+        let grain = self.setup.load.grain;
+        let deadline_ms = self.setup.load.deadline_ms;
+        let deadline = deadline_ms.map(|ms| now + Duration::from_secs_f64(ms / 1e3));
+        for _ in 0..groups {
+            self.sides[side].window.push(Held {
+                entry: (),
+                weight: Weight {
+                    entries: grain,
+                    bytes: grain as usize * ENTRY_BYTES,
+                },
+                arrived: now,
+                deadline,
+            });
+        }
+        if !self.setup.load.is_closed() {
+            self.next_call(side);
+        }
+        self.drive(side);
+    }
+
+    fn next_call(&mut self, side: usize) {
+        let unit = -(1.0 - self.calls.f64()).ln();
+        let sidecars = self.setup.sidecars;
+        let gap = self.setup.load.gap(self.seconds(), unit, self.capacity, sidecars);
+        self.after(gap, Event::Call { side, groups: 1 });
+    }
+
+    /// Sends while a window is due and a permit is free.
+    fn drive(&mut self, index: usize) {
+        let now = self.instant();
+        let overdue = self.sides[index].window.overdue(now, self.max_wait);
+        self.gone(index, overdue.len());
+        loop {
+            let side = &mut self.sides[index];
+            match side.window.due(now, &side.flow) {
+                Due::Never => return,
+                Due::At(at) => return self.wake_at(index, at),
+                Due::Now(_) if side.limiter.try_admit() => self.depart(index),
+                Due::Now(_) => {
+                    side.waited = true;
+                    let oldest = side.window.oldest().expect("a due window is not empty");
+                    return self.wake_at(index, oldest + self.max_wait);
+                }
+            }
+        }
+    }
+
+    fn wake_at(&mut self, index: usize, at: Instant) {
+        let at = at.saturating_duration_since(self.base).as_nanos();
+        let at = u64::try_from(at).unwrap_or(u64::MAX).max(self.now + 1);
+        // An earlier wake-up looks again by itself.
+        if at < self.sides[index].wake {
+            self.sides[index].wake = at;
+            self.at(at, Event::Wake { side: index });
+        }
+    }
+
+    fn depart(&mut self, index: usize) {
+        let now = self.instant();
+        let side = &mut self.sides[index];
+        // In this model a caller leaves at its deadline and never before.
+        let sealed = side.window.seal(now, |()| Caller::Waiting);
+        let expired = sealed.expired.len();
+        if sealed.entries.is_empty() {
+            side.limiter.release();
+            return self.gone(index, expired);
+        }
+        let waited = std::mem::take(&mut side.waited);
+        let sent = side.limiter.sent(now, sealed.count, waited);
+        side.flow.last_sent = Some(now);
+        side.flow.in_flight += 1;
+        side.pace.started(now);
+        let left = |held: &&Held<()>| held.deadline.is_some_and(|deadline| deadline <= now);
+        self.trace.ghosts += sealed.entries.iter().filter(left).count() as u64;
+        let flying = Flying {
+            side: index,
+            sent_at: self.seconds(),
+            sent,
+            entries: sealed.count,
+            callers: sealed.entries,
+            outcome: Outcome::Success,
+        };
+        let batch = self.free.pop().unwrap_or_else(|| {
+            self.flying.push(None);
+            self.flying.len() - 1
+        });
+        self.flying[batch] = Some(flying);
+        let delay = self.plant.delay();
+        self.after(delay, Event::Reach { batch });
+        self.gone(index, expired);
+    }
+
+    /// Groups of callers whose call was not sent: a closed loop tries again.
+    fn gone(&mut self, side: usize, groups: usize) {
+        if groups == 0 {
+            return;
+        }
+        self.trace.shed += groups as u64 * u64::from(self.setup.load.grain);
+        if self.setup.load.is_closed() {
+            let groups = u32::try_from(groups).unwrap_or(u32::MAX);
+            self.after(BACK_OFF, Event::Call { side, groups });
+        }
+    }
+
+    fn reach(&mut self, batch: usize) {
+        let flying = self.flying[batch].as_mut().expect("its answer is to come");
+        let now = seconds(self.now);
+        match self.plant.arrive(now, batch, flying.entries) {
+            Served::At(at) => self.at(nanos(at), Event::Done { batch }),
+            Served::Waits(Some(_)) => self.at(self.now, Event::Sync),
+            Served::Waits(None) => {}
+            Served::Refused => {
+                flying.outcome = Outcome::Unavailable;
+                self.go_home(batch);
+            }
+        }
+    }
+
+    fn sync(&mut self) {
+        if let Some((batches, end)) = self.plant.sync(self.seconds()) {
+            for (batch, _) in batches {
+                self.at(nanos(end), Event::Done { batch });
+            }
+            self.at(nanos(end), Event::Sync);
+        }
+    }
+
+    fn go_home(&mut self, batch: usize) {
+        let delay = self.plant.delay();
+        self.after(delay, Event::Answer { batch });
+    }
+
+    fn answer(&mut self, batch: usize) {
+        let flying = self.flying[batch].take().expect("one answer a batch");
+        self.free.push(batch);
+        let now = self.instant();
+        let side = &mut self.sides[flying.side];
+        side.limiter.answered(now, flying.sent, flying.outcome);
+        side.flow.in_flight -= 1;
+        let busy = side.flow.in_flight > 0;
+        side.pace.finished(now, flying.entries, busy);
+        side.flow.spacing = side.pace.spacing();
+        let succeeded = flying.outcome == Outcome::Success;
+        if succeeded {
+            self.record(&flying);
+        }
+        if self.setup.load.is_closed() {
+            let groups = u32::try_from(flying.callers.len()).unwrap_or(u32::MAX);
+            let side = flying.side;
+            let pause = if succeeded { THINK } else { BACK_OFF };
+            self.after(pause, Event::Call { side, groups });
+        }
+        self.drive(flying.side);
+    }
+
+    fn record(&mut self, flying: &Flying) {
+        let (at, now) = (self.seconds(), self.instant());
+        let mut entries = 0;
+        for held in &flying.callers {
+            if held.deadline.is_some_and(|deadline| deadline < now) {
+                self.trace.late += u64::from(held.weight.entries);
+                continue;
+            }
+            entries += held.weight.entries;
+            let waited = now.saturating_duration_since(held.arrived).as_secs_f64();
+            let known = self.trace.callers.last_mut();
+            match known.filter(|known| known.0 == at && known.1 == waited) {
+                Some(known) => known.2 += held.weight.entries,
+                None => self.trace.callers.push((at, waited, held.weight.entries)),
+            }
+        }
+        self.trace.by_sidecar[flying.side] += f64::from(entries);
+        self.trace.answered.push(Answered {
+            at,
+            rtt: at - flying.sent_at,
+            entries,
+            limit: self.sides[flying.side].limiter.limit(),
+        });
+    }
+
+    fn instant(&self) -> Instant {
+        self.base + Duration::from_nanos(self.now)
+    }
+
+    fn seconds(&self) -> f64 {
+        seconds(self.now)
+    }
+
+    fn after(&mut self, pause: f64, event: Event) {
+        if pause.is_finite() {
+            self.at(self.now + nanos(pause), event);
+        }
+    }
+
+    fn at(&mut self, at: u64, event: Event) {
+        self.order += 1;
+        // Seconds and nanoseconds round: nothing happens before now.
+        let at = at.max(self.now);
+        self.events.push(Reverse((at, self.order, event)));
+    }
+}
+
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+fn nanos(seconds: f64) -> u64 {
+    (seconds * 1e9) as u64
+}
+
+#[allow(clippy::cast_precision_loss)]
+fn seconds(nanos: u64) -> f64 {
+    nanos as f64 / 1e9
+}
