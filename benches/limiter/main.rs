@@ -154,7 +154,10 @@ fn all_scenarios() -> Result<Vec<PathBuf>, String> {
     let entries = fs::read_dir(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
     let mut files: Vec<PathBuf> = entries
         .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-        .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "yaml")
+        })
         .collect();
     files.sort();
     Ok(files)
@@ -205,7 +208,9 @@ fn compare(
         seeds: seeds.to_vec(),
         replay: format!(
             "cargo bench --no-default-features --bench limiter -- --scenario {} --load {} {replay}",
-            file.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap_or(file).display(),
+            file.strip_prefix(env!("CARGO_MANIFEST_DIR"))
+                .unwrap_or(file)
+                .display(),
             load.name
         ),
         role: role(scenario, load),

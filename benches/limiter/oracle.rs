@@ -27,7 +27,10 @@ pub(crate) struct Part {
 
 /// Cuts a run into its segments.
 pub(crate) fn parts(trace: &Trace, segments: &[(f64, f64)]) -> Vec<Part> {
-    segments.iter().map(|segment| part(trace, *segment)).collect()
+    segments
+        .iter()
+        .map(|segment| part(trace, *segment))
+        .collect()
 }
 
 fn part(trace: &Trace, (from, to): (f64, f64)) -> Part {
@@ -112,12 +115,13 @@ fn is_past(tried: &[(u32, Vec<Part>)], closed: bool) -> bool {
 fn choose(tried: &[(u32, Vec<Part>)], segment: usize, closed: bool) -> usize {
     let figure = |at: usize| &tried[at].1[segment];
     let all = 0..tried.len();
-    let chosen = if closed {
-        let best = all.clone().map(|at| figure(at).throughput).fold(0.0, f64::max);
-        all.clone().find(|at| figure(*at).throughput >= AS_GOOD * best)
-    } else {
-        // A limit that chokes the load answers few and late.
-        all.clone().min_by(|a, b| figure(*a).p99.total_cmp(&figure(*b).p99))
+    let best = all.clone().map(|at| figure(at).throughput);
+    let best = best.fold(0.0, f64::max);
+    // A limit that chokes an open load may answer the few it takes at once.
+    let mut good = all.filter(|at| figure(*at).throughput >= AS_GOOD * best);
+    let chosen = match closed {
+        true => good.next(),
+        false => good.min_by(|a, b| figure(*a).p99.total_cmp(&figure(*b).p99)),
     };
     chosen.unwrap_or_default()
 }
@@ -130,7 +134,9 @@ fn between(tried: &[(u32, Vec<Part>)], at: usize, closed: bool) -> Option<u32> {
         let apart = high - low > if closed { 1 } else { (low / 4).max(1) };
         apart.then(|| u32::midpoint(low, high))
     };
-    let below = at.checked_sub(1).and_then(|below| middle(tried[below].0, limit));
+    let below = at
+        .checked_sub(1)
+        .and_then(|below| middle(tried[below].0, limit));
     let above = tried.get(at + 1).filter(|_| !closed);
     below.or_else(|| above.and_then(|above| middle(limit, above.0)))
 }

@@ -87,9 +87,11 @@ impl PlantShape {
         let rests = pauses.into_iter().all(|p| p.for_ms < 1e3 * p.every_s);
         match works && positive && steps && rests {
             true => Ok(()),
-            false => Err("plant: base_ms or entry_us must be above zero, nothing below it, \
+            false => Err(
+                "plant: base_ms or entry_us must be above zero, nothing below it, \
                           and a pause shorter than what it interrupts"
-                .into()),
+                    .into(),
+            ),
         }
     }
 
@@ -242,7 +244,9 @@ impl Plant {
             return from + seconds;
         };
         let begins = pause_end(stall, from).unwrap_or(from);
-        let next = (begins / stall.every_s).floor().mul_add(stall.every_s, stall.every_s);
+        let next = (begins / stall.every_s)
+            .floor()
+            .mul_add(stall.every_s, stall.every_s);
         let end = begins + seconds;
         match end > next {
             true => end + stall.for_ms / 1e3,
@@ -257,7 +261,9 @@ impl Plant {
         }
         let (u, v) = (1.0 - self.rng.f64(), self.rng.f64());
         let normal = (-2.0 * u.ln()).sqrt() * (TAU * v).cos();
-        deviation.mul_add(normal, -deviation * deviation / 2.0).exp()
+        deviation
+            .mul_add(normal, -deviation * deviation / 2.0)
+            .exp()
     }
 }
 

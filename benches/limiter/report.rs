@@ -171,8 +171,17 @@ pub(crate) enum Role {
 pub(crate) fn heading() -> String {
     format!(
         "{:<12} {:<10} {:<10} {:>7} {:>8} {:>7} {:>7} {:>7} {:>7} {:>7} {:>6}",
-        "plant", "load", "rule", "X/best", "rtt/best", "p99/bst", "limit", "oracle", "s<95%",
-        "start", "jain"
+        "plant",
+        "load",
+        "rule",
+        "X/best",
+        "rtt/best",
+        "p99/bst",
+        "limit",
+        "oracle",
+        "s<95%",
+        "start",
+        "jain"
     )
 }
 
@@ -180,8 +189,17 @@ pub(crate) fn row(line: &Line) -> String {
     let f = &line.figures;
     format!(
         "{:<12} {:<10} {:<10} {:>7.3} {:>8.2} {:>7.2} {:>7.1} {:>7.1} {:>7.2} {:>7.0} {:>6.3}",
-        line.scenario, line.load, line.algorithm, f.throughput_ratio, f.latency_ratio,
-        f.p99_ratio, f.mean_limit, f.oracle_limit, f.seconds_below_95, f.start_rtts, f.jain
+        line.scenario,
+        line.load,
+        line.algorithm,
+        f.throughput_ratio,
+        f.latency_ratio,
+        f.p99_ratio,
+        f.mean_limit,
+        f.oracle_limit,
+        f.seconds_below_95,
+        f.start_rtts,
+        f.jain
     )
 }
 
@@ -278,7 +296,11 @@ pub(crate) fn goals(lines: &[Line], algorithms: &[&'static str]) -> String {
                 false => value > goal.bound,
             };
             let mark = if missed { "" } else { " ✓" };
-            let _ = write!(table, " {value:.3}{mark} ({} {}) |", worst.scenario, worst.load);
+            let _ = write!(
+                table,
+                " {value:.3}{mark} ({} {}) |",
+                worst.scenario, worst.load
+            );
         }
     }
     table

@@ -199,6 +199,10 @@ impl Sim<'_> {
         let deadline_ms = self.setup.load.deadline_ms;
         let deadline = deadline_ms.map(|ms| now + Duration::from_secs_f64(ms / 1e3));
         for _ in 0..groups {
+            if !self.admits(side, deadline_ms) {
+                self.gone(side, 1);
+                continue;
+            }
             self.sides[side].window.push(Held {
                 entry: (),
                 weight: Weight {
@@ -215,10 +219,23 @@ impl Sim<'_> {
         self.drive(side);
     }
 
+    /// What `Queue` asks at the door (src/batch/service.rs): whether full
+    /// batches, one a spacing, carry the backlog away in time.
+    fn admits(&self, side: usize, deadline_ms: Option<f64>) -> bool {
+        let side = &self.sides[side];
+        let spacing = side.flow.spacing.unwrap_or_default().as_secs_f64();
+        let batches = (side.window.count() / u64::from(self.setup.batch)) as f64;
+        let slack = deadline_ms.map_or(f64::INFINITY, |ms| ms / 1e3);
+        batches * spacing <= slack.min(self.max_wait.as_secs_f64())
+    }
+
     fn next_call(&mut self, side: usize) {
         let unit = -(1.0 - self.calls.f64()).ln();
         let sidecars = self.setup.sidecars;
-        let gap = self.setup.load.gap(self.seconds(), unit, self.capacity, sidecars);
+        let gap = self
+            .setup
+            .load
+            .gap(self.seconds(), unit, self.capacity, sidecars);
         self.after(gap, Event::Call { side, groups: 1 });
     }
 

@@ -63,7 +63,9 @@ impl Rule for Gradient {
             return;
         }
         let since = |then: Option<Instant>| {
-            then.map_or(Duration::MAX, |then| sample.now.saturating_duration_since(then))
+            then.map_or(Duration::MAX, |then| {
+                sample.now.saturating_duration_since(then)
+            })
         };
         if since(self.probed) >= PROBE {
             self.probing = true;
