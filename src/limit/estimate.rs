@@ -5,7 +5,7 @@
 //! `e = dlnX/dlnL` tells where the knee is with no minimum latency at all:
 //! 1 far below it (more in flight is more throughput), 0 far above (more in
 //! flight only waits longer). Kleinrock's power `X^κ/R` peaks at
-//! `e* = 1/(1+κ)`; we aim at `e* = 0.05`, i.e. κ = 19: throughput first.
+//! `e* = 1/(1+κ)`; we aim at `e* = 0.03`, i.e. κ = 32: throughput first.
 //!
 //! Little gives the coarse bracket quickly. With the unloaded latency of a
 //! batch of n entries `τ(n) = α + β·n` (seconds), the upstream's
@@ -23,17 +23,21 @@ use super::{
 };
 
 /// The elasticity at which one more batch in flight is no longer worth its wait.
-const KNEE: f64 = 0.05;
+const KNEE: f64 = 0.03;
 /// How far θ moves with the elasticity's distance from the knee.
 const TRIM_GAIN: f64 = 0.4;
 /// The most one cycle believes of that distance.
 const TRIM_CLAMP: f64 = 0.3;
-/// The dither around L, as a factor.
-const DITHER: f64 = 1.2;
-/// The weight of the newest elasticity.
-const ELASTICITY_GAIN: f64 = 0.5;
+/// How far a high phase goes above L. It never goes below: L is what should
+/// carry the load, and looking for less must not cost any of it.
+const DITHER: f64 = 1.3;
+/// What a cycle leaves of the phases measured before it. The throughput of
+/// one phase of m batches deviates by j/√m, far more than the knee is wide.
+const REMEMBER: f64 = 0.7;
+/// An elasticity that is no trimming any more: the plant has become faster.
+const FAR: f64 = 0.6;
 /// θ stays within: below, L could not carry the BDP; above, it is all queue.
-const THETA: (f64, f64) = (0.5, 8.0);
+const THETA: (f64, f64) = (0.5, 4.0);
 /// L moves at most this much down and up in one cycle.
 const CYCLE_STEP: (f64, f64) = (0.7, 1.25);
 /// A round of START that grows throughput by less than this is flat.
@@ -43,8 +47,8 @@ const START_SLOWDOWN: f64 = 2.0;
 /// A phase in which fewer of the batches waited for a permit is not bound by us.
 const BOUND: f64 = 0.6;
 /// How often τ is refreshed while bound, and with how many clean samples.
-const DRAIN_EVERY: Duration = Duration::from_secs(3);
-const DRAIN_SAMPLES: u32 = 16;
+const DRAIN_EVERY: Duration = Duration::from_secs(5);
+const DRAIN_SAMPLES: u32 = 12;
 /// The limit before the first sample.
 const FIRST_LIMIT: f64 = 2.0;
 /// The cut for an upstream that says it has no resources left.
@@ -59,14 +63,15 @@ enum Stage {
     Start { best: f64, flat: u8 },
     /// Sends less for a moment, to see the unloaded latency again.
     Drain { clean: u32 },
-    /// Dithers around L: low, high, high, low.
+    /// Dithers between L and a little more.
     Steady { phase: usize },
     /// Nobody answers: one probe at a time.
     Away,
 }
 
-/// Which phases of a steady cycle run high: low, high, high, low cancels drift.
-const HIGH: [bool; 4] = [false, true, true, false];
+/// Which phases of a steady cycle run high. Low, high, high, low cancels
+/// drift; the others stay low, so that most batches wait in no longer a queue.
+const HIGH: [bool; 6] = [false, true, true, false, false, false];
 
 /// The default rule.
 #[derive(Debug)]
@@ -83,7 +88,6 @@ pub struct Little {
     srtt: f64,
     slowdown: f64,
     slow_rounds: u8,
-    elasticity: Option<f64>,
     round: Option<Meter>,
     low: Meter,
     high: Meter,
@@ -110,7 +114,6 @@ impl Little {
             srtt: 0.0,
             slowdown: 0.0,
             slow_rounds: 0,
-            elasticity: None,
             round: None,
             low: Meter::default(),
             high: Meter::default(),
@@ -128,7 +131,7 @@ impl Little {
 
     /// The two limits of a steady cycle, at least one batch apart.
     fn dither(&self) -> (f64, f64) {
-        let low = self.clamp((self.centre / DITHER).floor());
+        let low = self.clamp(self.centre.floor());
         let high = self.clamp((self.centre * DITHER).floor().max(low + 1.0));
         (low, high)
     }
@@ -136,16 +139,12 @@ impl Little {
     fn enter(&mut self, stage: Stage) {
         self.stage = stage;
         self.round = None;
-        if matches!(stage, Stage::Steady { phase: 0 }) {
-            self.low = Meter::default();
-            self.high = Meter::default();
-        }
     }
 
     fn start_from(&mut self, limit: f64) {
         self.centre = self.clamp(limit);
         self.slow_rounds = 0;
-        self.elasticity = None;
+        (self.low, self.high) = (Meter::default(), Meter::default());
         self.enter(Stage::Start { best: 0.0, flat: 0 });
     }
 
@@ -202,7 +201,7 @@ impl Little {
         let slots = self.limit() as u32;
         match self.stage {
             Stage::Start { .. } => slots.max(3) + 1,
-            _ => (2 * slots).max(12) + 1,
+            _ => slots.max(12) + 1,
         }
     }
 
@@ -221,13 +220,18 @@ impl Little {
     fn end_start_round(&mut self, round: &Meter, best: f64, flat: u8, bound: bool) {
         self.bdp = self.bdp.max(round.work_rate());
         if !bound {
-            // Nobody pressed: there is nothing to find, and nothing to lose.
+            // Nobody pressed: there is nothing to find, unless it was the
+            // upstream's queue that swallowed everybody.
+            if self.is_queueing(round) && self.centre > self.theta * self.bdp + 1.0 {
+                self.centre = self.clamp(self.theta * self.bdp + 1.0);
+                return self.enter(Stage::Drain { clean: 0 });
+            }
             return self.enter(Stage::Start { best, flat });
         }
         let throughput = round.throughput();
         let grew = throughput >= FLAT * best;
         let flat = if grew { 0 } else { flat + 1 };
-        let congested = self.unloaded.knows(round.mean_entries()) && self.slowdown > START_SLOWDOWN;
+        let congested = self.is_queueing(round);
         if flat >= 2 || congested || self.centre >= self.max {
             self.centre = self.clamp(self.theta * self.bdp + 1.0);
             return self.enter(Stage::Drain { clean: 0 });
@@ -237,6 +241,12 @@ impl Little {
             best: best.max(throughput),
             flat,
         });
+    }
+
+    /// Whether the upstream takes far longer than for the same work alone.
+    fn is_queueing(&self, round: &Meter) -> bool {
+        self.unloaded.knows(round.mean_entries())
+            && round.slowdown().is_some_and(|w| w > START_SLOWDOWN)
     }
 
     fn end_steady_phase(&mut self, now: Instant, round: Meter, phase: usize, bound: bool) {
@@ -261,8 +271,10 @@ impl Little {
         if phase + 1 < HIGH.len() {
             return self.enter(Stage::Steady { phase: phase + 1 });
         }
-        self.trim();
         let last = *self.last_drain.get_or_insert(now);
+        if self.trim() > FAR {
+            return self.start_from(self.centre);
+        }
         if now.saturating_duration_since(last) >= DRAIN_EVERY {
             self.last_drain = Some(now);
             return self.enter(Stage::Drain { clean: 0 });
@@ -271,22 +283,22 @@ impl Little {
     }
 
     /// A whole cycle was bound: the elasticity moves θ, and L follows.
-    fn trim(&mut self) {
+    /// Returns `e = ln(X_high/X_low) / ln(L_high/L_low)`, 0 if it is unknown.
+    fn trim(&mut self) -> f64 {
         let (low, high) = self.dither();
         let (slow, fast) = (self.low.throughput(), self.high.throughput());
+        self.low.fade(REMEMBER);
+        self.high.fade(REMEMBER);
         if high <= low || slow <= 0.0 || fast <= 0.0 {
-            return;
+            return 0.0;
         }
-        let seen = (fast / slow).ln() / (high / low).ln();
-        let elasticity = self
-            .elasticity
-            .map_or(seen, |e| e + ELASTICITY_GAIN * (seen - e));
-        self.elasticity = Some(elasticity);
+        let elasticity = (fast / slow).ln() / (high / low).ln();
         let distance = (elasticity - KNEE).clamp(-TRIM_CLAMP, TRIM_CLAMP);
         self.theta = (self.theta * (TRIM_GAIN * distance).exp()).clamp(THETA.0, THETA.1);
         let target = self.theta * self.bdp + 1.0;
         let (down, up) = CYCLE_STEP;
         self.centre = self.clamp(target.clamp(self.centre * down, self.centre * up));
+        elasticity
     }
 }
 

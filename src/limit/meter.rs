@@ -60,6 +60,14 @@ impl Meter {
         self.rtt += other.rtt;
     }
 
+    /// Forgets a part of what it timed: `keep` of it stays. A rate stays as
+    /// it is, and weighs less in the next merge.
+    pub(super) fn fade(&mut self, keep: f64) {
+        self.elapsed *= keep;
+        self.entries_timed *= keep;
+        self.work_timed *= keep;
+    }
+
     pub(super) fn samples(&self) -> u32 {
         self.samples
     }
