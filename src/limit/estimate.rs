@@ -187,7 +187,8 @@ impl Little {
             0.1 * (rtt - self.srtt)
         };
         let alone = (self.bdp / 2.0).max(1.0);
-        if f64::from(sample.in_flight) <= alone {
+        // The first few are as clean as any will be before START is over.
+        if f64::from(sample.in_flight) <= alone || self.unloaded.is_new() {
             self.unloaded.learn(f64::from(sample.entries), rtt);
             if let Stage::Drain { clean } = &mut self.stage {
                 *clean += 1;

@@ -11,6 +11,9 @@ const KEEP: f64 = 0.98;
 /// A batch this much larger than any remembered is not known.
 const KNOWN: f64 = 2.0;
 
+/// Remembered samples below which nothing is known.
+const ENOUGH: f64 = 2.5;
+
 /// The fitted line, in seconds over entries.
 #[derive(Debug, Default)]
 pub(super) struct Unloaded {
@@ -43,9 +46,14 @@ impl Unloaded {
         self.largest = self.largest.max(entries);
     }
 
+    /// Whether it has hardly seen anything yet.
+    pub(super) fn is_new(&self) -> bool {
+        self.weight < ENOUGH
+    }
+
     /// Whether a batch of this size lies where the line was seen.
     pub(super) fn knows(&self, entries: f64) -> bool {
-        self.weight >= 3.0 && entries <= self.largest * KNOWN
+        !self.is_new() && entries <= self.largest * KNOWN
     }
 
     /// τ(n) in seconds; `None` before the first clean sample.
