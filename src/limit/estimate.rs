@@ -12,7 +12,9 @@
 //! bandwidth-delay product in batches is the unloaded work it finishes a
 //! second, `BDP = Σ τ(n_i) / elapsed`, and the slowdown is
 //! `W = Σ rtt_i / Σ τ(n_i)`: both dimensionless, so a larger batch is not
-//! mistaken for congestion. Then `L = θ·BDP + 1`, where the elasticity moves θ.
+//! mistaken for congestion. Then `L = θ·S·BDP + 1`: S is the
+//! room that the spread of the unloaded latency asks for (`unloaded.rs`), and
+//! the elasticity moves θ, the less the more the throughput scatters.
 
 use std::time::{Duration, Instant};
 
@@ -34,8 +36,10 @@ const DITHER: f64 = 1.3;
 /// What a cycle leaves of the phases measured before it. The throughput of
 /// one phase of m batches deviates by j/√m, far more than the knee is wide.
 const REMEMBER: f64 = 0.7;
+/// The deviation at which half of an elasticity is believed.
+const DOUBT: f64 = 0.1;
 /// An elasticity that is no trimming any more: the plant has become faster.
-const FAR: f64 = 0.6;
+const FAR: f64 = 0.5;
 /// θ stays within: below, L could not carry the BDP; above, it is all queue.
 const THETA: (f64, f64) = (0.5, 4.0);
 /// L moves at most this much down and up in one cycle.
@@ -132,7 +136,7 @@ impl Little {
     /// The two limits of a steady cycle, at least one batch apart.
     fn dither(&self) -> (f64, f64) {
         let low = self.clamp(self.centre.floor());
-        let high = self.clamp((self.centre * DITHER).floor().max(low + 1.0));
+        let high = self.clamp((self.centre * DITHER).ceil().max(low + 1.0));
         (low, high)
     }
 
@@ -223,8 +227,8 @@ impl Little {
         if !bound {
             // Nobody pressed: there is nothing to find, unless it was the
             // upstream's queue that swallowed everybody.
-            if self.is_queueing(round) && self.centre > self.theta * self.bdp + 1.0 {
-                self.centre = self.clamp(self.theta * self.bdp + 1.0);
+            if self.is_queueing(round) && self.centre > self.target() {
+                self.centre = self.clamp(self.target());
                 return self.enter(Stage::Drain { clean: 0 });
             }
             return self.enter(Stage::Start { best, flat });
@@ -234,7 +238,7 @@ impl Little {
         let flat = if grew { 0 } else { flat + 1 };
         let congested = self.is_queueing(round);
         if flat >= 2 || congested || self.centre >= self.max {
-            self.centre = self.clamp(self.theta * self.bdp + 1.0);
+            self.centre = self.clamp(self.target());
             return self.enter(Stage::Drain { clean: 0 });
         }
         self.centre = self.clamp(self.centre * 2.0);
@@ -242,6 +246,11 @@ impl Little {
             best: best.max(throughput),
             flat,
         });
+    }
+
+    /// `L = θ·S·BDP + 1`, with S the room that an uneven upstream needs.
+    fn target(&self) -> f64 {
+        self.theta * self.unloaded.spread() * self.bdp + 1.0
     }
 
     /// Whether the upstream takes far longer than for the same work alone.
@@ -257,7 +266,7 @@ impl Little {
             return self.enter(Stage::Steady { phase: 0 });
         }
         let overloaded = self.unloaded.knows(round.mean_entries())
-            && round.slowdown().is_some_and(|w| w > 1.6 * self.theta + 0.4);
+            && round.slowdown().is_some_and(|w| w > 1.6 * self.theta * self.unloaded.spread() + 0.4);
         self.slow_rounds = if overloaded { self.slow_rounds + 1 } else { 0 };
         if self.slow_rounds >= 3 {
             self.bdp = self.limit() / self.slowdown.max(1.0);
@@ -284,22 +293,28 @@ impl Little {
     }
 
     /// A whole cycle was bound: the elasticity moves θ, and L follows.
-    /// Returns `e = ln(X_high/X_low) / ln(L_high/L_low)`, 0 if it is unknown.
+    /// `e = ln(X_high/X_low) / ln(L_high/L_low)`, with the deviation
+    /// `σ = √(Var lnX_high + Var lnX_low) / ln(L_high/L_low)`. Returns what e
+    /// surely exceeds, `e − 2σ`; 0 if it is unknown.
     fn trim(&mut self) -> f64 {
         let (low, high) = self.dither();
         let (slow, fast) = (self.low.throughput(), self.high.throughput());
+        let variance = self.low.uncertainty() + self.high.uncertainty();
         self.low.fade(REMEMBER);
         self.high.fade(REMEMBER);
         if high <= low || slow <= 0.0 || fast <= 0.0 {
             return 0.0;
         }
-        let elasticity = (fast / slow).ln() / (high / low).ln();
+        let lever = (high / low).ln();
+        let elasticity = (fast / slow).ln() / lever;
+        let deviation = variance.sqrt() / lever;
         let distance = (elasticity - KNEE).clamp(-TRIM_CLAMP, TRIM_CLAMP);
-        self.theta = (self.theta * (TRIM_GAIN * distance).exp()).clamp(THETA.0, THETA.1);
-        let target = self.theta * self.bdp + 1.0;
+        let trust = 1.0 / (1.0 + (deviation / DOUBT).powi(2));
+        self.theta = (self.theta * (TRIM_GAIN * trust * distance).exp()).clamp(THETA.0, THETA.1);
+        let target = self.target();
         let (down, up) = CYCLE_STEP;
         self.centre = self.clamp(target.clamp(self.centre * down, self.centre * up));
-        elasticity
+        elasticity - 2.0 * deviation
     }
 }
 

@@ -12,6 +12,9 @@ pub(super) struct Meter {
     /// Seconds between first and last answer, summed over merged rounds.
     elapsed: f64,
     last: Option<Instant>,
+    /// Times between answers: how many, and their squares in s².
+    gaps: f64,
+    gaps_squared: f64,
     samples: u32,
     waited: u32,
     entries: f64,
@@ -36,7 +39,10 @@ impl Meter {
         }
         let (entries, work) = (f64::from(sample.entries), unloaded.unwrap_or(0.0));
         if let Some(last) = self.last {
-            self.elapsed += sample.now.saturating_duration_since(last).as_secs_f64();
+            let gap = sample.now.saturating_duration_since(last).as_secs_f64();
+            self.elapsed += gap;
+            self.gaps += 1.0;
+            self.gaps_squared += gap * gap;
             self.entries_timed += entries;
             self.work_timed += work;
         }
@@ -51,6 +57,8 @@ impl Meter {
     /// Adds a finished round of the same kind.
     pub(super) fn merge(&mut self, other: &Self) {
         self.elapsed += other.elapsed;
+        self.gaps += other.gaps;
+        self.gaps_squared += other.gaps_squared;
         self.samples += other.samples;
         self.waited += other.waited;
         self.entries += other.entries;
@@ -64,6 +72,8 @@ impl Meter {
     /// it is, and weighs less in the next merge.
     pub(super) fn fade(&mut self, keep: f64) {
         self.elapsed *= keep;
+        self.gaps *= keep;
+        self.gaps_squared *= keep;
         self.entries_timed *= keep;
         self.work_timed *= keep;
     }
@@ -84,6 +94,17 @@ impl Meter {
     /// X, entries a second; 0 if no time has passed.
     pub(super) fn throughput(&self) -> f64 {
         rate(self.entries_timed, self.elapsed)
+    }
+
+    /// The variance of lnX: of m gaps with a coefficient of variation c,
+    /// `c²/m`, as if they were independent.
+    pub(super) fn uncertainty(&self) -> f64 {
+        if self.elapsed <= 0.0 {
+            return 0.0;
+        }
+        let mean = self.elapsed / self.gaps;
+        let squared_variation = self.gaps_squared / self.gaps / (mean * mean) - 1.0;
+        squared_variation.max(0.0) / self.gaps
     }
 
     /// Unloaded work finished a second of time: batches kept busy at once.

@@ -14,6 +14,9 @@ const KNOWN: f64 = 2.0;
 /// Remembered samples below which nothing is known.
 const ENOUGH: f64 = 2.5;
 
+/// Room for the squared variation of the latency: K of `1 + K·c²`.
+const SCATTER_ROOM: f64 = 7.0;
+
 /// The fitted line, in seconds over entries.
 #[derive(Debug, Default)]
 pub(super) struct Unloaded {
@@ -22,23 +25,30 @@ pub(super) struct Unloaded {
     rtt: f64,
     n_n: f64,
     n_rtt: f64,
+    /// Squared distances of a latency from τ(n), as parts of τ(n).
+    scatter: f64,
     /// The largest batch remembered, fading with the memory.
     largest: f64,
 }
 
 impl Unloaded {
     pub(super) fn learn(&mut self, entries: f64, rtt: f64) {
+        let expected = self.latency(entries).unwrap_or(rtt);
         for sum in [
             &mut self.weight,
             &mut self.n,
             &mut self.rtt,
             &mut self.n_n,
             &mut self.n_rtt,
+            &mut self.scatter,
             &mut self.largest,
         ] {
             *sum *= KEEP;
         }
         self.weight += 1.0;
+        // One outlier is not a spread.
+        let distance = (rtt / expected - 1.0).clamp(-1.0, 1.0);
+        self.scatter += distance * distance;
         self.n += entries;
         self.rtt += rtt;
         self.n_n += entries * entries;
@@ -54,6 +64,17 @@ impl Unloaded {
     /// Whether a batch of this size lies where the line was seen.
     pub(super) fn knows(&self, entries: f64) -> bool {
         !self.is_new() && entries <= self.largest * KNOWN
+    }
+
+    /// How much more than the BDP must be in flight because latencies
+    /// scatter: `S = 1 + K·c²`, with c the coefficient of variation. The form
+    /// is Kingman's (what waits grows with the squared variation), the factor
+    /// fitted by simulation.
+    pub(super) fn spread(&self) -> f64 {
+        if self.is_new() {
+            return 1.0;
+        }
+        1.0 + SCATTER_ROOM * self.scatter / self.weight
     }
 
     /// τ(n) in seconds; `None` before the first clean sample.
