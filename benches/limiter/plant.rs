@@ -189,14 +189,16 @@ impl Plant {
             self.syncing = true;
             return Served::Waits(begins);
         }
-        let service = self.service(now, n);
-        let proposed = self.through(self.proposer_free.max(now), service);
+        let begins = self.proposer_free.max(now);
+        let service = self.service(begins, n);
+        let proposed = self.through(begins, service);
         self.proposer_free = proposed;
         let Some(apply) = &self.shape.apply else {
             return Served::At(proposed);
         };
         let cost = apply.base_ms / 1e3 + apply.entry_us * f64::from(n) / 1e6;
-        self.apply_free = self.apply_free.max(proposed) + cost * self.speed(now);
+        let begins = self.apply_free.max(proposed);
+        self.apply_free = begins + cost * self.speed(begins);
         Served::At(self.apply_free)
     }
 

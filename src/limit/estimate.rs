@@ -53,6 +53,9 @@ const BOUND: f64 = 0.6;
 /// How often τ is refreshed while bound, and with how many clean samples.
 const DRAIN_EVERY: Duration = Duration::from_secs(5);
 const DRAIN_SAMPLES: u32 = 12;
+/// The part of the BDP that counts as alone. If τ, and so the BDP, is too
+/// high by a queue, the next drain lowers both by this factor: it converges.
+const DRAIN_TO: f64 = 2.0 / 3.0;
 /// The limit before the first sample.
 const FIRST_LIMIT: f64 = 2.0;
 /// The cut for an upstream that says it has no resources left.
@@ -93,8 +96,11 @@ pub struct Little {
     slowdown: f64,
     slow_rounds: u8,
     round: Option<Meter>,
+    /// The phases of this cycle, and what is left of those before.
     low: Meter,
     high: Meter,
+    past_low: Meter,
+    past_high: Meter,
     last: Option<Instant>,
     last_drain: Option<Instant>,
     errors: u32,
@@ -121,6 +127,8 @@ impl Little {
             round: None,
             low: Meter::default(),
             high: Meter::default(),
+            past_low: Meter::default(),
+            past_high: Meter::default(),
             last: None,
             last_drain: None,
             errors: 0,
@@ -148,7 +156,7 @@ impl Little {
     fn start_from(&mut self, limit: f64) {
         self.centre = self.clamp(limit);
         self.slow_rounds = 0;
-        (self.low, self.high) = (Meter::default(), Meter::default());
+        self.forget_phases();
         self.enter(Stage::Start { best: 0.0, flat: 0 });
     }
 
@@ -190,7 +198,7 @@ impl Little {
         } else {
             0.1 * (rtt - self.srtt)
         };
-        let alone = (self.bdp / 2.0).max(1.0);
+        let alone = (self.bdp * DRAIN_TO).max(1.0);
         // The first few are as clean as any will be before START is over.
         if f64::from(sample.in_flight) <= alone || self.unloaded.is_new() {
             self.unloaded.learn(f64::from(sample.entries), rtt);
@@ -293,29 +301,53 @@ impl Little {
     }
 
     /// A whole cycle was bound: the elasticity moves θ, and L follows.
-    /// `e = ln(X_high/X_low) / ln(L_high/L_low)`, with the deviation
-    /// `σ = √(Var lnX_high + Var lnX_low) / ln(L_high/L_low)`. Returns what e
-    /// surely exceeds, `e − 2σ`; 0 if it is unknown.
+    /// Returns what the elasticity of this cycle alone surely exceeds,
+    /// `e − 2σ`; 0 if it is unknown.
     fn trim(&mut self) -> f64 {
         let (low, high) = self.dither();
-        let (slow, fast) = (self.low.throughput(), self.high.throughput());
-        let variance = self.low.uncertainty() + self.high.uncertainty();
-        self.low.fade(REMEMBER);
-        self.high.fade(REMEMBER);
-        if high <= low || slow <= 0.0 || fast <= 0.0 {
-            return 0.0;
-        }
         let lever = (high / low).ln();
-        let elasticity = (fast / slow).ln() / lever;
-        let deviation = variance.sqrt() / lever;
+        let fresh = elasticity(&self.low, &self.high, lever);
+        for (past, cycle) in [
+            (&mut self.past_low, &mut self.low),
+            (&mut self.past_high, &mut self.high),
+        ] {
+            past.fade(REMEMBER);
+            past.merge(&std::mem::take(cycle));
+        }
+        let seen = elasticity(&self.past_low, &self.past_high, lever);
+        let (Some((fresh, fresh_deviation)), Some((elasticity, deviation))) = (fresh, seen) else {
+            return 0.0;
+        };
         let distance = (elasticity - KNEE).clamp(-TRIM_CLAMP, TRIM_CLAMP);
         let trust = 1.0 / (1.0 + (deviation / DOUBT).powi(2));
         self.theta = (self.theta * (TRIM_GAIN * trust * distance).exp()).clamp(THETA.0, THETA.1);
         let target = self.target();
         let (down, up) = CYCLE_STEP;
         self.centre = self.clamp(target.clamp(self.centre * down, self.centre * up));
-        elasticity - 2.0 * deviation
+        fresh - 2.0 * fresh_deviation
     }
+
+    fn forget_phases(&mut self) {
+        for meter in [
+            &mut self.low,
+            &mut self.high,
+            &mut self.past_low,
+            &mut self.past_high,
+        ] {
+            *meter = Meter::default();
+        }
+    }
+}
+
+/// `e = ln(X_high/X_low) / ln(L_high/L_low)` and its deviation,
+/// `σ = √(Var lnX_high + Var lnX_low) / ln(L_high/L_low)`.
+fn elasticity(low: &Meter, high: &Meter, lever: f64) -> Option<(f64, f64)> {
+    let (slow, fast) = (low.throughput(), high.throughput());
+    if lever <= 0.0 || slow <= 0.0 || fast <= 0.0 {
+        return None;
+    }
+    let variance = low.uncertainty() + high.uncertainty();
+    Some(((fast / slow).ln() / lever, variance.sqrt() / lever))
 }
 
 impl Rule for Little {
@@ -359,7 +391,7 @@ impl Rule for Little {
     fn limit(&self) -> f64 {
         match self.stage {
             Stage::Start { .. } => self.centre,
-            Stage::Drain { .. } => self.clamp((self.bdp / 2.0).floor().max(1.0)),
+            Stage::Drain { .. } => self.clamp((self.bdp * DRAIN_TO).floor().max(1.0)),
             Stage::Steady { phase } if HIGH[phase] => self.dither().1,
             Stage::Steady { .. } => self.dither().0,
             Stage::Away => 1.0,
