@@ -19,6 +19,7 @@
 use std::time::{Duration, Instant};
 
 use super::{
+    elasticity::Elasticity,
     limiter::{Outcome, Rule, Sample},
     meter::Meter,
     unloaded::Unloaded,
@@ -306,7 +307,10 @@ impl Little {
     fn trim(&mut self) -> f64 {
         let (low, high) = self.dither();
         let lever = (high / low).ln();
-        let fresh = elasticity(&self.low, &self.high, lever);
+        // What stands in the queue is one and the same for those behind it.
+        let queued = low * (1.0 - 1.0 / self.slowdown.max(1.0));
+        let correlated = 1.0 + queued;
+        let fresh = Elasticity::between(&self.low, &self.high, lever, correlated);
         for (past, cycle) in [
             (&mut self.past_low, &mut self.low),
             (&mut self.past_high, &mut self.high),
@@ -314,17 +318,17 @@ impl Little {
             past.fade(REMEMBER);
             past.merge(&std::mem::take(cycle));
         }
-        let seen = elasticity(&self.past_low, &self.past_high, lever);
-        let (Some((fresh, fresh_deviation)), Some((elasticity, deviation))) = (fresh, seen) else {
+        let seen = Elasticity::between(&self.past_low, &self.past_high, lever, correlated);
+        let (Some(fresh), Some(seen)) = (fresh, seen) else {
             return 0.0;
         };
-        let distance = (elasticity - KNEE).clamp(-TRIM_CLAMP, TRIM_CLAMP);
-        let trust = 1.0 / (1.0 + (deviation / DOUBT).powi(2));
+        let distance = (seen.mean - KNEE).clamp(-TRIM_CLAMP, TRIM_CLAMP);
+        let trust = 1.0 / (1.0 + (seen.deviation / DOUBT).powi(2));
         self.theta = (self.theta * (TRIM_GAIN * trust * distance).exp()).clamp(THETA.0, THETA.1);
         let target = self.target();
         let (down, up) = CYCLE_STEP;
         self.centre = self.clamp(target.clamp(self.centre * down, self.centre * up));
-        fresh - 2.0 * fresh_deviation
+        fresh.mean - 2.0 * fresh.deviation
     }
 
     fn forget_phases(&mut self) {
@@ -337,17 +341,6 @@ impl Little {
             *meter = Meter::default();
         }
     }
-}
-
-/// `e = ln(X_high/X_low) / ln(L_high/L_low)` and its deviation,
-/// `σ = √(Var lnX_high + Var lnX_low) / ln(L_high/L_low)`.
-fn elasticity(low: &Meter, high: &Meter, lever: f64) -> Option<(f64, f64)> {
-    let (slow, fast) = (low.throughput(), high.throughput());
-    if lever <= 0.0 || slow <= 0.0 || fast <= 0.0 {
-        return None;
-    }
-    let variance = low.uncertainty() + high.uncertainty();
-    Some(((fast / slow).ln() / lever, variance.sqrt() / lever))
 }
 
 impl Rule for Little {

@@ -18,6 +18,10 @@ pub(super) struct Meter {
     samples: u32,
     waited: u32,
     entries: f64,
+    /// Latencies that count: how many, their sum in s, their squares in s².
+    latencies: f64,
+    latency: f64,
+    latency_squared: f64,
     /// Entries and unloaded work that finished after the first answer.
     entries_timed: f64,
     work_timed: f64,
@@ -51,12 +55,19 @@ impl Meter {
         self.waited += u32::from(sample.waited);
         self.entries += entries;
         self.work += work;
-        self.rtt += sample.rtt().as_secs_f64();
+        let rtt = sample.rtt().as_secs_f64();
+        self.rtt += rtt;
+        self.latencies += 1.0;
+        self.latency += rtt;
+        self.latency_squared += rtt * rtt;
     }
 
     /// Adds a finished round of the same kind.
     pub(super) fn merge(&mut self, other: &Self) {
         self.elapsed += other.elapsed;
+        self.latencies += other.latencies;
+        self.latency += other.latency;
+        self.latency_squared += other.latency_squared;
         self.gaps += other.gaps;
         self.gaps_squared += other.gaps_squared;
         self.samples += other.samples;
@@ -72,6 +83,9 @@ impl Meter {
     /// it is, and weighs less in the next merge.
     pub(super) fn fade(&mut self, keep: f64) {
         self.elapsed *= keep;
+        self.latencies *= keep;
+        self.latency *= keep;
+        self.latency_squared *= keep;
         self.gaps *= keep;
         self.gaps_squared *= keep;
         self.entries_timed *= keep;
@@ -96,15 +110,19 @@ impl Meter {
         rate(self.entries_timed, self.elapsed)
     }
 
-    /// The variance of lnX: of m gaps with a coefficient of variation c,
-    /// `c²/m`, as if they were independent.
-    pub(super) fn uncertainty(&self) -> f64 {
-        if self.elapsed <= 0.0 {
-            return 0.0;
-        }
-        let mean = self.elapsed / self.gaps;
-        let squared_variation = self.gaps_squared / self.gaps / (mean * mean) - 1.0;
-        squared_variation.max(0.0) / self.gaps
+    /// R, the mean latency in seconds; 0 of nothing.
+    pub(super) fn latency(&self) -> f64 {
+        rate(self.latency, self.latencies)
+    }
+
+    /// The variance of lnX, as if the gaps were independent.
+    pub(super) fn throughput_variance(&self) -> f64 {
+        variance_of_log(self.gaps, self.elapsed, self.gaps_squared)
+    }
+
+    /// The variance of lnR, as if the latencies were independent.
+    pub(super) fn latency_variance(&self) -> f64 {
+        variance_of_log(self.latencies, self.latency, self.latency_squared)
     }
 
     /// Unloaded work finished a second of time: batches kept busy at once.
@@ -120,4 +138,13 @@ impl Meter {
 
 fn rate(amount: f64, seconds: f64) -> f64 {
     if seconds > 0.0 { amount / seconds } else { 0.0 }
+}
+
+/// `c²/m`: of the mean of m values with the coefficient of variation c.
+fn variance_of_log(count: f64, sum: f64, squares: f64) -> f64 {
+    if sum <= 0.0 {
+        return 0.0;
+    }
+    let squared_variation = count * squares / (sum * sum) - 1.0;
+    squared_variation.max(0.0) / count
 }

@@ -3,6 +3,7 @@
 //! `estimate.rs` turns samples into a limit, `limiter.rs` keeps the count,
 //! both pure; `service.rs` and `permit.rs` drive them under a tower service.
 
+mod elasticity;
 mod estimate;
 mod limiter;
 mod meter;
