@@ -40,7 +40,9 @@ const REMEMBER: f64 = 0.7;
 /// The deviation at which half of an elasticity is believed.
 const DOUBT: f64 = 0.1;
 /// An elasticity that is no trimming any more: the plant has become faster.
-const FAR: f64 = 0.5;
+const FAR: f64 = 0.4;
+/// The weight of the newest high phase in the BDP.
+const BDP_GAIN: f64 = 0.4;
 /// θ stays within: below, L could not carry the BDP; above, it is all queue.
 const THETA: (f64, f64) = (0.5, 4.0);
 /// L moves at most this much down and up in one cycle.
@@ -275,14 +277,16 @@ impl Little {
             return self.enter(Stage::Steady { phase: 0 });
         }
         let overloaded = self.unloaded.knows(round.mean_entries())
-            && round.slowdown().is_some_and(|w| w > 1.6 * self.theta * self.unloaded.spread() + 0.4);
+            && round
+                .slowdown()
+                .is_some_and(|w| w > 1.6 * self.theta * self.unloaded.spread() + 0.4);
         self.slow_rounds = if overloaded { self.slow_rounds + 1 } else { 0 };
         if self.slow_rounds >= 3 {
             self.bdp = self.limit() / self.slowdown.max(1.0);
             return self.start_from(self.centre / 2.0);
         }
         if HIGH[phase] {
-            self.bdp += 0.2 * (round.work_rate() - self.bdp);
+            self.bdp += BDP_GAIN * (round.work_rate() - self.bdp);
             self.high.merge(&round);
         } else {
             self.low.merge(&round);

@@ -15,7 +15,7 @@ const KNOWN: f64 = 2.0;
 const ENOUGH: f64 = 2.5;
 
 /// Room for the squared variation of the latency: K of `1 + K·c²`.
-const SCATTER_ROOM: f64 = 7.0;
+const SCATTER_ROOM: f64 = 5.0;
 
 /// The fitted line, in seconds over entries.
 #[derive(Debug, Default)]
