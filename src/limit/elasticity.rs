@@ -21,8 +21,40 @@ pub(super) struct Elasticity {
     pub(super) deviation: f64,
 }
 
+/// What a cycle leaves of the phases measured before it. The throughput of
+/// one phase of m batches deviates by j/√m, far more than the knee is wide.
+const REMEMBER: f64 = 0.7;
 /// A variance below which no reading is believed.
 const FLOOR: f64 = 1e-4;
+
+/// The phases of this cycle, and what is left of those before.
+#[derive(Debug, Default)]
+pub(super) struct Phases {
+    pub(super) low: Meter,
+    pub(super) high: Meter,
+    past_low: Meter,
+    past_high: Meter,
+}
+
+impl Phases {
+    /// A cycle is over: its own elasticity, and the one with its past in it.
+    pub(super) fn end_cycle(
+        &mut self,
+        lever: f64,
+        correlated: f64,
+    ) -> Option<(Elasticity, Elasticity)> {
+        let fresh = Elasticity::between(&self.low, &self.high, lever, correlated);
+        for (past, cycle) in [
+            (&mut self.past_low, &mut self.low),
+            (&mut self.past_high, &mut self.high),
+        ] {
+            past.fade(REMEMBER);
+            past.merge(&std::mem::take(cycle));
+        }
+        let seen = Elasticity::between(&self.past_low, &self.past_high, lever, correlated);
+        fresh.zip(seen)
+    }
+}
 
 impl Elasticity {
     /// Of two phases whose limits are `lever = ln(L_high/L_low)` apart;

@@ -19,7 +19,7 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    elasticity::Elasticity,
+    elasticity::Phases,
     limiter::{Outcome, Rule, Sample},
     meter::Meter,
     unloaded::Unloaded,
@@ -34,9 +34,6 @@ const TRIM_CLAMP: f64 = 0.3;
 /// How far a high phase goes above L. It never goes below: L is what should
 /// carry the load, and looking for less must not cost any of it.
 const DITHER: f64 = 1.3;
-/// What a cycle leaves of the phases measured before it. The throughput of
-/// one phase of m batches deviates by j/√m, far more than the knee is wide.
-const REMEMBER: f64 = 0.7;
 /// The deviation at which half of an elasticity is believed.
 const DOUBT: f64 = 0.1;
 /// An elasticity that is no trimming any more: the plant has become faster.
@@ -99,11 +96,7 @@ pub struct Little {
     slowdown: f64,
     slow_rounds: u8,
     round: Option<Meter>,
-    /// The phases of this cycle, and what is left of those before.
-    low: Meter,
-    high: Meter,
-    past_low: Meter,
-    past_high: Meter,
+    phases: Phases,
     last: Option<Instant>,
     last_drain: Option<Instant>,
     errors: u32,
@@ -128,10 +121,7 @@ impl Little {
             slowdown: 0.0,
             slow_rounds: 0,
             round: None,
-            low: Meter::default(),
-            high: Meter::default(),
-            past_low: Meter::default(),
-            past_high: Meter::default(),
+            phases: Phases::default(),
             last: None,
             last_drain: None,
             errors: 0,
@@ -159,7 +149,7 @@ impl Little {
     fn start_from(&mut self, limit: f64) {
         self.centre = self.clamp(limit);
         self.slow_rounds = 0;
-        self.forget_phases();
+        self.phases = Phases::default();
         self.enter(Stage::Start { best: 0.0, flat: 0 });
     }
 
@@ -287,9 +277,9 @@ impl Little {
         }
         if HIGH[phase] {
             self.bdp += BDP_GAIN * (round.work_rate() - self.bdp);
-            self.high.merge(&round);
+            self.phases.high.merge(&round);
         } else {
-            self.low.merge(&round);
+            self.phases.low.merge(&round);
         }
         if phase + 1 < HIGH.len() {
             return self.enter(Stage::Steady { phase: phase + 1 });
@@ -314,16 +304,7 @@ impl Little {
         // What stands in the queue is one and the same for those behind it.
         let queued = low * (1.0 - 1.0 / self.slowdown.max(1.0));
         let correlated = 1.0 + queued;
-        let fresh = Elasticity::between(&self.low, &self.high, lever, correlated);
-        for (past, cycle) in [
-            (&mut self.past_low, &mut self.low),
-            (&mut self.past_high, &mut self.high),
-        ] {
-            past.fade(REMEMBER);
-            past.merge(&std::mem::take(cycle));
-        }
-        let seen = Elasticity::between(&self.past_low, &self.past_high, lever, correlated);
-        let (Some(fresh), Some(seen)) = (fresh, seen) else {
+        let Some((fresh, seen)) = self.phases.end_cycle(lever, correlated) else {
             return 0.0;
         };
         let distance = (seen.mean - KNEE).clamp(-TRIM_CLAMP, TRIM_CLAMP);
@@ -333,17 +314,6 @@ impl Little {
         let (down, up) = CYCLE_STEP;
         self.centre = self.clamp(target.clamp(self.centre * down, self.centre * up));
         fresh.mean - 2.0 * fresh.deviation
-    }
-
-    fn forget_phases(&mut self) {
-        for meter in [
-            &mut self.low,
-            &mut self.high,
-            &mut self.past_low,
-            &mut self.past_high,
-        ] {
-            *meter = Meter::default();
-        }
     }
 }
 
