@@ -31,10 +31,15 @@ demo: setup-build
 .PHONY: test
 test: lint-rust deny-fixed doc test-full test-core
 
-##: bench        the benchmarks (BENCH_ARGS='…' goes to each of them)
+##: bench        what a call costs (BENCH_ARGS='…' goes to each benchmark)
 .PHONY: bench
 bench: setup-bench
-	cargo bench --locked -- $(BENCH_ARGS)
+	cargo bench --locked --bench hot_path --bench wire -- $(BENCH_ARGS)
+
+##: bench-limiter  the limit against modelled plants and known rules (BENCH_ARGS='--seeds 20')
+.PHONY: bench-limiter
+bench-limiter: setup-build
+	cargo bench --locked $(CORE) --bench limiter -- $(BENCH_ARGS)
 
 ##: lint         formatting, clippy, shell, container, YAML and unit files
 .PHONY: lint
