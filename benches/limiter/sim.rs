@@ -219,7 +219,7 @@ impl Sim<'_> {
         self.drive(side);
     }
 
-    /// What `Queue` asks at the door (src/batch/service.rs): whether full
+    /// What `Queue` asks at the door (src/batch/queue.rs): whether full
     /// batches, one a spacing, carry the backlog away in time.
     fn admits(&self, side: usize, deadline_ms: Option<f64>) -> bool {
         let side = &self.sides[side];
