@@ -1,6 +1,6 @@
 //! One caller's request inside a batch, the batch, and the rules a user gives.
 
-use std::{hash::Hash, time::Instant};
+use std::{hash::Hash, sync::Arc, time::Instant};
 
 use tower::Service;
 
@@ -19,10 +19,13 @@ pub struct Entry<Req, K, P, E> {
 }
 
 /// A closed window: what the service below gets.
+///
+/// A clone shares the requests, so that a batch can be sent again without
+/// copying any of them.
 #[derive(Debug)]
 pub struct Batch<Req> {
     /// The requests, oldest first; never empty.
-    pub requests: Vec<Req>,
+    pub requests: Arc<Vec<Req>>,
     /// Entries by weight (a request may hold several).
     pub entries: u32,
     /// Payload bytes.
@@ -33,6 +36,15 @@ pub struct Batch<Req> {
     pub deadline: Option<Instant>,
     /// Entries that still waited when this batch was sealed.
     pub backlog: u64,
+}
+
+impl<Req> Clone for Batch<Req> {
+    fn clone(&self) -> Self {
+        Self {
+            requests: Arc::clone(&self.requests),
+            ..*self
+        }
+    }
 }
 
 impl<Req> Load for Batch<Req> {
@@ -117,9 +129,10 @@ pub struct Answering<'a> {
     pub abandoned: usize,
     /// Requests whose caller had left before the batch was handed over.
     pub ghosts: usize,
-    /// Whether the upstream took it.
-    pub succeeded: bool,
+    /// Entries, by weight, that the upstream took.
+    pub committed: u32,
 }
 
 /// What one caller gets of a service's answer.
-pub type PartOf<S, Req> = <<S as Service<Batch<Req>>>::Response as Split>::Part;
+pub type PartOf<S, Req> =
+    <<S as Service<Batch<Req>>>::Response as Split<<S as Service<Batch<Req>>>::Error>>::Part;

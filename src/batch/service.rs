@@ -50,10 +50,11 @@ impl<Req, C: Coalesce<Req>> BatchLayer<Req, C> {
 impl<Req, C, S> Layer<S> for BatchLayer<Req, C>
 where
     C: Coalesce<Req>,
-    S: Service<Batch<Req>, Response: Split<Part: Send> + Send, Error: Clone + Send + Sync>,
+    S: Service<Batch<Req>, Error: Clone + Send + Sync>,
     S: Clone + Send + 'static,
+    S::Response: Split<S::Error, Part: Send> + Send,
     S::Future: Send + 'static,
-    Req: Send + 'static,
+    Req: Send + Sync + 'static,
 {
     type Service = Batcher<Req, C, PartOf<S, Req>, S::Error>;
 

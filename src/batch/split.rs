@@ -6,7 +6,9 @@ use super::BatchError;
 ///
 /// An answer that does not fall into exactly one part a request is an error
 /// for every caller: never everything to everyone, never a neighbour's part.
-pub trait Split {
+/// One entry may have an error of its own in the place of its part, and its
+/// neighbours have none of it.
+pub trait Split<E> {
     /// What one caller gets.
     type Part;
 
@@ -14,19 +16,22 @@ pub trait Split {
     ///
     /// # Errors
     /// [`BatchError::Unsplittable`] if there are not exactly `requests` parts.
-    fn split<E>(
+    fn split(
         self,
         requests: usize,
-    ) -> Result<impl Iterator<Item = Self::Part> + Send, BatchError<E>>;
+    ) -> Result<impl Iterator<Item = Result<Self::Part, BatchError<E>>> + Send, BatchError<E>>;
 }
 
 /// One part a request, by position.
-impl<T: Send> Split for Vec<T> {
+impl<T: Send, E> Split<E> for Vec<T> {
     type Part = T;
 
-    fn split<E>(self, requests: usize) -> Result<impl Iterator<Item = T> + Send, BatchError<E>> {
+    fn split(
+        self,
+        requests: usize,
+    ) -> Result<impl Iterator<Item = Result<T, BatchError<E>>> + Send, BatchError<E>> {
         if self.len() == requests {
-            Ok(self.into_iter())
+            Ok(self.into_iter().map(Ok))
         } else {
             Err(BatchError::Unsplittable {
                 entries: requests,
@@ -43,10 +48,13 @@ pub struct Replicate<T>(
     pub T,
 );
 
-impl<T: Clone + Send> Split for Replicate<T> {
+impl<T: Clone + Send, E> Split<E> for Replicate<T> {
     type Part = T;
 
-    fn split<E>(self, requests: usize) -> Result<impl Iterator<Item = T> + Send, BatchError<E>> {
-        Ok(std::iter::repeat_n(self.0, requests))
+    fn split(
+        self,
+        requests: usize,
+    ) -> Result<impl Iterator<Item = Result<T, BatchError<E>>> + Send, BatchError<E>> {
+        Ok(std::iter::repeat_n(self.0, requests).map(Ok))
     }
 }

@@ -111,7 +111,7 @@ const PANIC: u32 = 1_000_002;
 /// Takes 10 ms a batch, answers each request with its number, and shows every
 /// batch it saw.
 #[derive(Clone)]
-struct Upstream(mpsc::UnboundedSender<Vec<Ask>>);
+struct Upstream(mpsc::UnboundedSender<Arc<Vec<Ask>>>);
 
 impl Service<Batch<Ask>> for Upstream {
     type Response = Vec<u32>;
@@ -140,7 +140,7 @@ impl Service<Batch<Ask>> for Upstream {
 type Front = Batcher<Ask, Rules, u32, &'static str>;
 
 /// A stack with one permit, so that what comes while it is taken must wait.
-fn front(rules: Rules) -> (Front, mpsc::UnboundedReceiver<Vec<Ask>>, Arc<Rules>) {
+fn front(rules: Rules) -> (Front, mpsc::UnboundedReceiver<Arc<Vec<Ask>>>, Arc<Rules>) {
     let (seen, batches) = mpsc::unbounded_channel();
     let rules = Arc::new(rules);
     let one = LimitSettings {
@@ -163,7 +163,7 @@ async fn settle() {
     sleep(Duration::from_millis(1)).await;
 }
 
-fn numbers(batch: Option<Vec<Ask>>) -> Vec<u32> {
+fn numbers(batch: Option<Arc<Vec<Ask>>>) -> Vec<u32> {
     batch
         .unwrap_or_default()
         .iter()

@@ -40,7 +40,8 @@ const IDLE_WINDOWS: usize = 256;
 pub(super) struct Worker<Req, C, S>
 where
     C: Coalesce<Req>,
-    S: Service<Batch<Req>, Response: Split>,
+    S: Service<Batch<Req>>,
+    S::Response: Split<S::Error>,
 {
     below: S,
     rules: Arc<C>,
@@ -68,10 +69,11 @@ struct Next<K> {
 impl<Req, C, S> Worker<Req, C, S>
 where
     C: Coalesce<Req>,
-    S: Service<Batch<Req>, Response: Split<Part: Send> + Send, Error: Clone + Send + Sync>,
+    S: Service<Batch<Req>, Error: Clone + Send + Sync>,
     S: Clone + Send + 'static,
+    S::Response: Split<S::Error, Part: Send> + Send,
     S::Future: Send + 'static,
-    Req: Send + 'static,
+    Req: Send + Sync + 'static,
 {
     pub(super) fn new(
         below: S,
@@ -222,6 +224,8 @@ where
             .left(count - window.count(), bytes - window.bytes());
 
         let arrivals: Vec<Instant> = sealed.entries.iter().map(|held| held.arrived).collect();
+        let weights = sealed.entries.iter().map(|held| held.weight.entries);
+        let weights = weights.collect();
         self.rules.sealed(
             partition,
             &Sealing {
@@ -249,6 +253,7 @@ where
             arrivals,
             sent: now,
             entries: sealed.count,
+            weights,
         };
         let (batch, replies) = unzip(sealed.entries, sealed.count, sealed.bytes, closed_by);
         self.send(batch, replies, departure);
@@ -278,8 +283,7 @@ where
             let ghosts = replies.iter().filter(|reply| reply.has_left()).count();
             let outcome = answer.await;
             drop(report);
-            let succeeded = outcome.is_ok();
-            let abandoned = fan_out(outcome, replies);
+            let (committed, abandoned) = fan_out(outcome, replies, &departure.weights);
             rules.answered(
                 &departure.partition,
                 &Answering {
@@ -289,7 +293,7 @@ where
                     entries: departure.entries,
                     abandoned,
                     ghosts,
-                    succeeded,
+                    committed,
                 },
             );
         });
@@ -323,6 +327,8 @@ struct Departure<K> {
     arrivals: Vec<Instant>,
     sent: Instant,
     entries: u32,
+    /// Entries of each request.
+    weights: Vec<u32>,
 }
 
 struct ReportOnDrop {
@@ -359,7 +365,7 @@ fn unzip<Req, K, P, E>(
         .map(|held| (held.entry.request, held.entry.reply))
         .unzip();
     let batch = Batch {
-        requests,
+        requests: Arc::new(requests),
         entries,
         bytes,
         closed_by,
@@ -369,24 +375,35 @@ fn unzip<Req, K, P, E>(
     (batch, replies)
 }
 
-/// Gives each caller its part; tells how many had left.
-fn fan_out<R: Split, E: Clone>(outcome: Result<R, E>, replies: Vec<Reply<R::Part, E>>) -> usize {
+/// Gives each caller its part; tells how many entries, by weight, the upstream
+/// took, and how many callers had left.
+fn fan_out<R, E>(
+    outcome: Result<R, E>,
+    replies: Vec<Reply<R::Part, E>>,
+    weights: &[u32],
+) -> (u32, usize)
+where
+    R: Split<E>,
+    E: Clone,
+{
     let parts = outcome
         .map_err(BatchError::Upstream)
         .and_then(|answer| answer.split(replies.len()));
+    let (mut committed, mut abandoned) = (0, 0);
     match parts {
-        Ok(parts) => replies
-            .into_iter()
-            .zip(parts)
-            .map(|(reply, part)| reply.send(Ok(part)))
-            .filter(|heard| !heard)
-            .count(),
-        Err(error) => replies
-            .into_iter()
-            .map(|reply| reply.send(Err(error.clone())))
-            .filter(|heard| !heard)
-            .count(),
+        Ok(parts) => {
+            for ((reply, part), weight) in replies.into_iter().zip(parts).zip(weights) {
+                committed += if part.is_ok() { *weight } else { 0 };
+                abandoned += usize::from(!reply.send(part));
+            }
+        }
+        Err(error) => {
+            for reply in replies {
+                abandoned += usize::from(!reply.send(Err(error.clone())));
+            }
+        }
     }
+    (committed, abandoned)
 }
 
 fn clock() -> Instant {

@@ -198,9 +198,7 @@ impl MethodMetrics {
         let since_sent = answering.now.saturating_duration_since(answering.sent);
         self.batch_seconds.observe(since_sent.as_secs_f64());
         observe_since(&self.entry_seconds, answering.arrivals, answering.now);
-        if answering.succeeded {
-            self.committed.inc_by(u64::from(answering.entries));
-        }
+        self.committed.inc_by(u64::from(answering.committed));
     }
 
     /// A caller was told that its entry has no answer of its own.

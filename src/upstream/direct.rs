@@ -3,6 +3,8 @@
 //! No window and no limit: this is what a client meets that calls the Raft
 //! group without a sidecar, and what ferry is measured against.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tonic::Status;
@@ -36,7 +38,7 @@ where
             closed_by: ClosedBy::Full,
             deadline: call.deadline,
             backlog: 0,
-            requests: vec![call],
+            requests: Arc::new(vec![call]),
         });
         Box::pin(async move {
             let reply = answer.await.map_err(BatchError::Upstream)?;
