@@ -20,8 +20,8 @@ use std::time::{Duration, Instant};
 
 use super::{
     elasticity::Phases,
-    limiter::{Outcome, Rule, Sample},
     meter::Meter,
+    rule::{Outcome, Rule, Sample},
     unloaded::Unloaded,
 };
 

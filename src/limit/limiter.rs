@@ -6,20 +6,56 @@
 //! permit on before it could be forgotten, so its limit cannot fall under
 //! overload, which is exactly when it has to.
 
-use std::{
-    fmt,
-    time::{Duration, Instant},
+use std::time::Instant;
+
+use super::{
+    aimd::Aimd,
+    estimate::Little,
+    fixed::Fixed,
+    gradient2::Gradient2,
+    rule::{Outcome, Rule, Sample},
+    vegas::Vegas,
 };
 
-use super::estimate::Little;
+/// Names every rule once: its type, what a policy calls it, what it does.
+macro_rules! algorithms {
+    ($($rule:ident, $name:literal, $does:literal;)+) => {
+        /// The rule that moves the limit.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Algorithm {
+            $(#[doc = concat!("The limit is ", $does, ".")] $rule,)+
+        }
 
-/// The rule that moves the limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Algorithm {
-    /// Little's law brackets, the throughput's elasticity trims.
-    Little,
-    /// Stays at `max`.
-    Fixed,
+        impl Algorithm {
+            /// All of them, the default first.
+            pub const ALL: &[Self] = &[$(Self::$rule),+];
+
+            /// What a policy calls it.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$rule => $name,)+ }
+            }
+
+            /// How the limit comes about, to complete "the limit is …".
+            #[must_use]
+            pub const fn does(self) -> &'static str {
+                match self { $(Self::$rule => $does,)+ }
+            }
+
+            fn rule(self, min: u32, max: u32) -> Box<dyn Rule> {
+                match self { $(Self::$rule => Box::new($rule::new(min, max)),)+ }
+            }
+        }
+    };
+}
+
+// An algorithm is a file with a `Rule`, and its line here.
+algorithms! {
+    Little, "little", "found by Little's law and trimmed by the throughput's elasticity";
+    Aimd, "aimd", "raised by one an answer and cut by a tenth a failure";
+    Vegas, "vegas", "held where a few batches queue upstream, judged by the least latency seen";
+    Gradient2, "gradient2", "scaled by the long-term latency over the present one";
+    Fixed, "fixed", "always the same";
 }
 
 /// Bounds of one limiter; counts batches in flight.
@@ -40,79 +76,6 @@ impl Default for LimitSettings {
             min: 1,
             max: 256,
         }
-    }
-}
-
-/// How a batch ended, as far as the limit has to know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// Answered.
-    Success,
-    /// The upstream is out of resources: congestion, said outright.
-    Exhausted,
-    /// No answer in time: congestion, most likely, and the upstream may still
-    /// be at work.
-    TimedOut,
-    /// Nobody there to answer: says nothing of congestion.
-    Unavailable,
-    /// Answered with any other error: the time it took still counts.
-    Failed,
-}
-
-/// One finished batch.
-#[derive(Clone, Copy, Debug)]
-pub struct Sample {
-    /// When it was sent upstream. No time of our own queue is in `rtt`.
-    pub sent: Instant,
-    /// When its answer came.
-    pub now: Instant,
-    /// Entries it held.
-    pub entries: u32,
-    /// Batches in flight right after it was sent, itself included.
-    pub in_flight: u32,
-    /// Whether it had to wait for its permit: the limit was binding.
-    pub waited: bool,
-    /// How it ended.
-    pub outcome: Outcome,
-}
-
-impl Sample {
-    /// From sending to the answer.
-    #[must_use]
-    pub fn rtt(&self) -> Duration {
-        self.now.saturating_duration_since(self.sent)
-    }
-}
-
-/// A rule: samples in, a limit out. Adding an algorithm is adding one of these.
-pub trait Rule: Send + fmt::Debug {
-    /// Learns from a finished batch.
-    fn learn(&mut self, sample: &Sample);
-
-    /// The limit, in batches, not yet clamped to the bounds.
-    fn limit(&self) -> f64;
-
-    /// The estimated bandwidth-delay product in batches: what the upstream
-    /// works on at once when it is busy and nothing queues. 0 if unknown.
-    fn bdp(&self) -> f64 {
-        0.0
-    }
-
-    /// Latency over unloaded latency, a ratio. 0 if unknown.
-    fn slowdown(&self) -> f64 {
-        0.0
-    }
-}
-
-/// Stays where it is put.
-#[derive(Debug)]
-struct Fixed(u32);
-
-impl Rule for Fixed {
-    fn learn(&mut self, _: &Sample) {}
-
-    fn limit(&self) -> f64 {
-        f64::from(self.0)
     }
 }
 
@@ -137,10 +100,7 @@ impl Limiter {
     /// A limiter with nothing in flight.
     #[must_use]
     pub fn new(settings: LimitSettings) -> Self {
-        let rule: Box<dyn Rule> = match settings.algorithm {
-            Algorithm::Little => Box::new(Little::new(settings.min, settings.max)),
-            Algorithm::Fixed => Box::new(Fixed(settings.max)),
-        };
+        let rule = settings.algorithm.rule(settings.min, settings.max);
         Self::with_rule(settings, rule)
     }
 
@@ -213,6 +173,8 @@ impl Limiter {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn fixed(max: u32) -> Limiter {
@@ -232,6 +194,29 @@ mod tests {
         limiter.release();
         assert!(limiter.try_admit());
         assert_eq!(limiter.in_flight(), 2);
+    }
+
+    #[test]
+    fn every_algorithm_begins_and_stays_within_its_bounds() {
+        for &algorithm in Algorithm::ALL {
+            for (min, max) in [(1, 4), (30, 40)] {
+                let settings = LimitSettings {
+                    algorithm,
+                    min,
+                    max,
+                };
+                let mut limiter = Limiter::new(settings);
+                let mut now = Instant::now();
+                for outcome in [Outcome::Success, Outcome::TimedOut].repeat(50) {
+                    let limit = limiter.limit();
+                    assert!((min..=max).contains(&limit), "{algorithm:?}: {limit}");
+                    assert!(limiter.try_admit(), "nothing is in flight");
+                    let sent = limiter.sent(now, 100, true);
+                    now += Duration::from_millis(10);
+                    limiter.answered(now, sent, outcome);
+                }
+            }
+        }
     }
 
     #[test]

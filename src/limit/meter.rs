@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::limiter::Sample;
+use super::rule::Sample;
 
 /// One round. Only batches *sent* in it count: an answer to a batch of the
 /// round before was made under that round's limit.

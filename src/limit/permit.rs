@@ -12,7 +12,10 @@ use std::{
     time::Instant,
 };
 
-use super::limiter::{Limiter, Outcome, Sent};
+use super::{
+    limiter::{Limiter, Sent},
+    rule::Outcome,
+};
 
 /// One limiter and the line of those who wait for its permits.
 #[derive(Debug)]

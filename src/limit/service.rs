@@ -17,8 +17,9 @@ use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use super::{
-    limiter::{LimitSettings, Limiter, Outcome},
+    limiter::{LimitSettings, Limiter},
     permit::{Permit, Shared},
+    rule::Outcome,
 };
 
 /// What a request weighs for the limiter.

@@ -91,9 +91,12 @@ fn limit(policy: &Policy) -> String {
     let limit = policy.limit;
     match limit.algorithm {
         Algorithm::Fixed => format!("{} batches in flight, always", limit.max),
-        Algorithm::Little => format!(
-            "{} to {} batches in flight, found by Little's law",
-            limit.min, limit.max
+        adaptive => format!(
+            "{} to {} batches in flight ({}: {})",
+            limit.min,
+            limit.max,
+            adaptive.name(),
+            adaptive.does()
         ),
     }
 }

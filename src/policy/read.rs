@@ -187,22 +187,19 @@ fn admin(top: &Section<'_>, found: &mut Found) -> Option<At<AdminFile>> {
     })
 }
 
+/// Every algorithm by its name in a policy.
+fn algorithms() -> Vec<(&'static str, Option<Algorithm>)> {
+    let all = Algorithm::ALL.iter();
+    all.map(|algorithm| (algorithm.name(), Some(*algorithm)))
+        .collect()
+}
+
 fn upstream(top: &Section<'_>, found: &mut Found) -> Option<UpstreamFile> {
     let upstream = top.section("upstream", &UPSTREAM, found)?;
     let limit = upstream
         .section("limit", &LIMIT, found)
         .map(|limit| LimitFile {
-            algorithm: limit.choice(
-                "algorithm",
-                &[
-                    ("little", Some(Algorithm::Little)),
-                    ("fixed", Some(Algorithm::Fixed)),
-                    ("aimd", None),
-                    ("vegas", None),
-                    ("gradient2", None),
-                ],
-                found,
-            ),
+            algorithm: limit.choice("algorithm", &algorithms(), found),
             min: limit.count("min", found),
             max: limit.count("max", found),
         });

@@ -108,10 +108,6 @@ fn limit(file: &LimitFile, found: &mut Found) -> Option<LimitSettings> {
         .or(file.min.as_ref())
         .map(|bound| bound.at);
     let (min, max) = match (algorithm, min, max) {
-        (Algorithm::Little, min, max) => (
-            min.unwrap_or(LIMIT_MIN),
-            max.unwrap_or_else(|| LIMIT_MAX.max(min.unwrap_or(0))),
-        ),
         (Algorithm::Fixed, Some(one), None) | (Algorithm::Fixed, None, Some(one)) => (one, one),
         (Algorithm::Fixed, Some(min), Some(max)) if min == max => (min, max),
         (Algorithm::Fixed, Some(min), Some(max)) => {
@@ -127,6 +123,10 @@ fn limit(file: &LimitFile, found: &mut Found) -> Option<LimitSettings> {
                 "upstream.limit: fixed: must have a value; write max: 20 or so",
             );
         }
+        (_, min, max) => (
+            min.unwrap_or(LIMIT_MIN),
+            max.unwrap_or_else(|| LIMIT_MAX.max(min.unwrap_or(0))),
+        ),
     };
     if min > max {
         let what =

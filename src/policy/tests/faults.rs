@@ -322,8 +322,8 @@ const LATER: &[(&str, &str, &str)] = &[
     ),
     (
         "algorithm: little",
-        "algorithm: vegas",
-        "line 7, column 22: upstream.limit.algorithm: vegas: not supported yet; use little or fixed",
+        "algorithm: vegan",
+        "line 7, column 22: upstream.limit.algorithm: \"vegan\": must be little or aimd or vegas or gradient2 or fixed; did you mean vegas?",
     ),
     (
         "mode: enforce",

@@ -317,3 +317,26 @@ fn the_description_says_what_the_plan_does() {
         );
     }
 }
+
+#[test]
+fn every_algorithm_is_accepted_by_its_name_and_described() {
+    for &algorithm in Algorithm::ALL {
+        let limit = format!("{{algorithm: {}, max: 20}}", algorithm.name());
+        let policy = load(&with("{algorithm: little, min: 1, max: 256}", &limit));
+        let policy = policy.expect("one number is enough for each of them");
+        assert_eq!(policy.limit.algorithm, algorithm);
+        let text = describe(&policy);
+        let sentence = match algorithm {
+            Algorithm::Fixed => "20 batches in flight, always".to_owned(),
+            adaptive => format!(
+                "1 to 20 batches in flight ({}: {})",
+                adaptive.name(),
+                adaptive.does()
+            ),
+        };
+        assert!(
+            text.contains(&sentence),
+            "{sentence:?} is missing in:\n{text}"
+        );
+    }
+}
