@@ -1,32 +1,35 @@
-//! THE assembly: which layer stands in front of which, outermost first.
+//! What listens and serves: the sidecar, and a node's own face. What a policy
+//! becomes is put together in `assembly`.
+
+mod assembly;
+mod controls;
+mod upstreams;
 
 use std::{
     net::SocketAddr,
     path::Path,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
-use tonic::{Code, Status, service::Routes};
-use tower::{ServiceBuilder, util::BoxCloneSyncService};
+use arc_swap::ArcSwap;
+use tokio::sync::Notify;
+use tonic::Status;
+use tower::util::BoxCloneSyncService;
 
+use self::assembly::{Assembly, Counted, Upstreams};
 use crate::{
-    accept::{
-        CallRules, ConnectionSettings, Door, DoorMethod, MethodRules, Server, ServerError, Submit,
-        route::Router, status::ShedAnswer,
-    },
-    batch::{Batch, BatchLayer},
+    accept::{ConnectionSettings, Door, Server, ServerError, Submit},
+    batch::Batch,
     forward::{Forward, Forwarder},
-    limit::{LimitLayer, LimitView},
-    meta::MetaService,
-    policy::{self, Listen, Method, Mode, Policy, ShedStatus, Upstream},
-    proto::mqtt::mqtt_service_server::MqttServiceServer,
-    raft::{Group, GroupSettings, OpenError, Pipeline, RaftMetrics, command::Kind},
-    telemetry::{Admin, AdminView, LimitMetrics, MethodMetrics, Metrics},
-    upstream::{BatchReply, ByStatus, Call, Direct, Embedded, Remote, RemoteClient, Target},
+    limit::LimitView,
+    policy::{self, Cause, Listen, Live, Policy, Reload, Source, Upstream},
+    raft::{Group, GroupSettings, OpenError, Pipeline, RaftMetrics},
+    telemetry::{Admin, AdminView, Controls, LimitMetrics, Metrics},
+    upstream::{BatchReply, Call, Direct},
 };
 
 /// Why nothing was started.
@@ -44,16 +47,16 @@ pub enum StackError {
     /// The embedded group has no such write.
     #[error(
         "method {path}: the embedded group batches only {}; name endpoints in the policy's upstream",
-        CREATE_SESSION
+        upstreams::CREATE_SESSION
     )]
     NotEmbedded {
         /// The method's path.
         path: String,
     },
+    /// There is no group to embed.
+    #[error("upstream: embedded, and no group is open; name endpoints, or start ferry again")]
+    NoGroup,
 }
-
-/// The write that the embedded group takes in batches.
-const CREATE_SESSION: &str = "/meta.service.mqtt.MqttService/CreateSession";
 
 /// Any upstream that takes batches.
 pub type Batches = BoxCloneSyncService<Batch<Call>, BatchReply, Status>;
@@ -64,9 +67,31 @@ pub struct Stack {
     servers: Vec<Server>,
     admin: Option<Admin>,
     draining: Arc<AtomicBool>,
-    limit: Option<LimitView>,
-    methods: Vec<Arc<MethodMetrics>>,
+    drain_asked: Arc<Notify>,
+    sidecar: Option<Sidecar>,
     metrics: Metrics,
+}
+
+/// What a sidecar has and a node has not: a policy that may change.
+struct Sidecar {
+    assembly: Arc<Assembly>,
+    limit: LimitView,
+    live: Arc<Live>,
+    watch: tokio::task::JoinHandle<()>,
+}
+
+impl std::fmt::Debug for Sidecar {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sidecar")
+            .field("live", &self.live)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Sidecar {
+    fn drop(&mut self) {
+        self.watch.abort();
+    }
 }
 
 /// Opens the embedded group that a policy asks for; `None` if it names
@@ -115,19 +140,35 @@ impl Stack {
         group: Option<Group>,
         metrics: Metrics,
     ) -> Result<Self, StackError> {
-        let methods = enforced(policy);
-        let (upstream, forward) = match (&group, &policy.upstream) {
-            (Some(group), _) => embedded(group, &methods, policy.batch_timeout)?,
-            (None, Upstream::Remote { endpoints }) => {
-                remote(endpoints, &methods, policy.batch_timeout)
-            }
-            (None, Upstream::Embedded { .. }) => {
-                let group = open_group(policy, &metrics).await?;
-                let group = group.expect("the policy's upstream is embedded");
-                embedded(&group, &methods, policy.batch_timeout)?
-            }
+        Self::of_source(policy, None, group, metrics).await
+    }
+
+    /// The same with a policy that was read from `source`, and is read from
+    /// there again when its files change or when it is asked for.
+    ///
+    /// # Errors
+    /// As [`Stack::proxy`].
+    pub async fn of_source(
+        policy: &Policy,
+        source: Option<Source>,
+        group: Option<Group>,
+        metrics: Metrics,
+    ) -> Result<Self, StackError> {
+        let group = match (group, &policy.upstream) {
+            (None, Upstream::Embedded { .. }) => open_group(policy, &metrics).await?,
+            (group, _) => group,
         };
-        Self::assemble(policy, upstream, forward, group, metrics).await
+        let (embedded, kept) = (group.clone(), Mutex::new(None));
+        let upstreams = move |policy: &Policy| {
+            let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+            let made = upstreams::of(policy, embedded.as_ref(), kept.as_ref())?;
+            // Connections outlive a policy that names the same endpoints.
+            if let Forward::Remote(client) = &made.1 {
+                *kept = Some(client.clone());
+            }
+            Ok(made)
+        };
+        Self::assemble(policy, source, Box::new(upstreams), group, metrics).await
     }
 
     /// The sidecar that a policy describes, over an upstream of the caller's
@@ -143,51 +184,30 @@ impl Stack {
         forward: Forward,
         metrics: Metrics,
     ) -> Result<Self, StackError> {
-        Self::assemble(policy, upstream, forward, None, metrics).await
+        let upstreams = move |_: &Policy| Ok((upstream.clone(), forward.clone()));
+        Self::assemble(policy, None, Box::new(upstreams), None, metrics).await
     }
 
     /// `group` is what `/ready` waits for, if anything.
     async fn assemble(
         policy: &Policy,
-        upstream: Batches,
-        forward: Forward,
+        source: Option<Source>,
+        upstreams: Upstreams,
         group: Option<Group>,
         metrics: Metrics,
     ) -> Result<Self, StackError> {
-        let methods = enforced(policy);
-        let counted = count_methods(&methods, &metrics)?;
-        let limit = LimitLayer::classified(policy.limit, ByStatus);
-        let view = limit.view();
-        // Outermost first.
-        let batched = ServiceBuilder::new()
-            // Always ready; gathers calls into windows and sheds what cannot
-            // be served in its time.
-            .layer(BatchLayer::new(Arc::new(call_rules(&methods, &counted))))
-            // Ready when a permit is free: that is when a window is sealed.
-            .layer(limit)
-            // Merges and sends; the permit comes back with its answer.
-            .service(upstream);
-        let gauges = metrics.limiter(view.clone(), Arc::clone(batched.queue()))?;
-        let door = Door {
-            router: Router::new(
-                methods
-                    .iter()
-                    .enumerate()
-                    .map(|(index, method)| (&*method.path, index)),
-            ),
-            methods: door_methods(&methods, &counted),
-            metadata: policy.metadata.clone(),
-            shed: shed_answer(policy.shed),
-            batched,
-            forward: Forwarder::new(forward, metrics.forwarded()?),
-        };
+        let assembly = Arc::new(Assembly::new(policy, upstreams, &metrics)?);
+        let door = Arc::new(ArcSwap::from_pointee(assembly.door(policy)?));
+        let gauges = assembly.gauges(&metrics)?;
         let listen = policy.listen.iter().map(|Listen::Tcp(address)| *address);
-        let mut stack = Self::serve(listen, door, metrics).await?;
-        stack.limit = Some(view);
-        stack.methods = counted;
+        let mut stack = Self::serve(listen, Arc::clone(&door), metrics).await?;
+        let sidecar = Sidecar::new(policy, source, assembly, door, &stack.metrics)?;
         if let Some(address) = policy.admin {
-            stack.admin = Some(stack.serve_admin(address, group, Some(gauges)).await?);
+            let controls = stack.controls(Arc::clone(&sidecar.live));
+            let admin = stack.serve_admin(address, group, Some(gauges), Some(controls));
+            stack.admin = Some(admin.await?);
         }
+        stack.sidecar = Some(sidecar);
         Ok(stack)
     }
 
@@ -203,50 +223,47 @@ impl Stack {
     ) -> Result<Self, StackError> {
         let policy = Policy::embedded();
         let methods: Vec<_> = policy.methods.iter().collect();
-        let counted = count_methods(&methods, &metrics)?;
-        let (upstream, forward) = embedded(&group, &methods, policy.batch_timeout)?;
+        let counted = Counted::new(metrics.clone()).methods(&methods)?;
+        let (upstream, forward) = upstreams::embedded(&group, &methods, policy.batch_timeout)?;
         let door = Door {
-            router: Router::new(
-                methods
-                    .iter()
-                    .enumerate()
-                    .map(|(index, method)| (&*method.path, index)),
-            ),
-            methods: door_methods(&methods, &counted),
+            router: assembly::router(&methods),
+            methods: assembly::door_methods(&methods, &counted),
             // No two calls share a proposal here, so metadata separates nobody.
             metadata: policy::MetadataRules::new(&[], &["*"], policy::OtherMetadata::Alone),
-            shed: shed_answer(policy.shed),
+            shed: assembly::shed_answer(policy.shed),
             batched: Direct(upstream),
             forward: Forwarder::new(forward, metrics.forwarded()?),
         };
+        let door = Arc::new(ArcSwap::from_pointee(door));
         let mut stack = Self::serve([address], door, metrics).await?;
         if let Some(address) = admin {
-            stack.admin = Some(stack.serve_admin(address, Some(group), None).await?);
+            let admin = stack.serve_admin(address, Some(group), None, None);
+            stack.admin = Some(admin.await?);
         }
         Ok(stack)
     }
 
     async fn serve<S>(
         addresses: impl IntoIterator<Item = SocketAddr>,
-        door: Door<S>,
+        door: Arc<ArcSwap<Door<S>>>,
         metrics: Metrics,
     ) -> Result<Self, StackError>
     where
         S: Submit,
     {
-        let door = Arc::new(door);
         let mut servers = Vec::new();
         for address in addresses {
             let door = Arc::clone(&door);
-            let answer = move |request| door.answer(request);
+            // One look a call: whatever is swapped later, it passes this door.
+            let answer = move |request| door.load_full().answer(request);
             servers.push(Server::listen(address, ConnectionSettings::default(), answer).await?);
         }
         Ok(Self {
             servers,
             admin: None,
             draining: Arc::default(),
-            limit: None,
-            methods: Vec::new(),
+            drain_asked: Arc::default(),
+            sidecar: None,
             metrics,
         })
     }
@@ -256,6 +273,7 @@ impl Stack {
         address: SocketAddr,
         group: Option<Group>,
         gauges: Option<LimitMetrics>,
+        controls: Option<Arc<dyn Controls>>,
     ) -> Result<Admin, ServerError> {
         let draining = Arc::clone(&self.draining);
         let view = AdminView {
@@ -272,6 +290,7 @@ impl Stack {
                 let group = group.as_ref()?;
                 (!group.is_ready()).then(|| "the Raft group has no leader".to_owned())
             }),
+            controls,
         };
         Admin::listen(address, view).await
     }
@@ -291,13 +310,25 @@ impl Stack {
     /// The adaptive limit now, in batches in flight; 0 for a node.
     #[must_use]
     pub fn limit(&self) -> u32 {
-        self.limit.as_ref().map_or(0, LimitView::limit)
+        let sidecar = self.sidecar.as_ref();
+        sidecar.map_or(0, |sidecar| sidecar.limit.limit())
     }
 
     /// Entries sent upstream although their caller had left before.
     #[must_use]
     pub fn ghosts(&self) -> u64 {
-        self.methods.iter().map(|method| method.ghosts()).sum()
+        let sidecar = self.sidecar.as_ref();
+        sidecar.map_or(0, |sidecar| sidecar.assembly.ghosts())
+    }
+
+    /// Reads a sidecar's policy again; `None` for a node, which has none.
+    pub async fn reload(&self, cause: Cause) -> Option<Reload> {
+        Some(self.sidecar.as_ref()?.live.reload(cause).await)
+    }
+
+    /// Resolves when the admin address is asked to drain.
+    pub async fn drain_asked(&self) {
+        self.drain_asked.notified().await;
     }
 
     /// Stops intake (new connections are refused, open ones get GOAWAY),
@@ -310,90 +341,5 @@ impl Stack {
             .into_iter()
             .map(|server| server.drain(patience));
         futures_util::future::join_all(drains).await.iter().sum()
-    }
-}
-
-/// The methods that batch, in the policy's order.
-fn enforced(policy: &Policy) -> Vec<&Method> {
-    let methods = policy.methods.iter();
-    methods
-        .filter(|method| method.mode == Mode::Enforce)
-        .collect()
-}
-
-fn count_methods(
-    methods: &[&Method],
-    metrics: &Metrics,
-) -> Result<Vec<Arc<MethodMetrics>>, StackError> {
-    methods
-        .iter()
-        .map(|method| Ok(Arc::new(metrics.method(&method.path)?)))
-        .collect()
-}
-
-fn call_rules(methods: &[&Method], counted: &[Arc<MethodMetrics>]) -> CallRules {
-    let rules = methods
-        .iter()
-        .zip(counted)
-        .map(|(method, metrics)| MethodRules {
-            window: method.window,
-            queue: method.queue,
-            metrics: Arc::clone(metrics),
-        });
-    CallRules(rules.collect())
-}
-
-fn door_methods(methods: &[&Method], counted: &[Arc<MethodMetrics>]) -> Vec<DoorMethod> {
-    let doors = methods
-        .iter()
-        .zip(counted)
-        .map(|(method, metrics)| DoorMethod {
-            plan: Arc::clone(&method.plan),
-            max_message_bytes: method.max_message_bytes,
-            metrics: Arc::clone(metrics),
-        });
-    doors.collect()
-}
-
-fn target(method: &Method) -> Target {
-    Target {
-        path: method.path.clone(),
-        plan: Arc::clone(&method.plan),
-    }
-}
-
-fn embedded(
-    group: &Group,
-    methods: &[&Method],
-    timeout: Duration,
-) -> Result<(Batches, Forward), StackError> {
-    let targets = methods.iter().map(|method| match &*method.path {
-        CREATE_SESSION => Ok((Kind::CreateSession, target(method))),
-        path => Err(StackError::NotEmbedded {
-            path: path.to_owned(),
-        }),
-    });
-    let upstream = Embedded::new(group.clone(), targets.collect::<Result<_, _>>()?, timeout);
-    let service = MqttServiceServer::new(MetaService::new(group.clone()));
-    Ok((
-        BoxCloneSyncService::new(upstream),
-        Forward::Local(Box::new(Routes::new(service).prepare())),
-    ))
-}
-
-fn remote(endpoints: &[http::Uri], methods: &[&Method], timeout: Duration) -> (Batches, Forward) {
-    let client = RemoteClient::new(endpoints.to_vec());
-    let targets = methods.iter().map(|method| target(method)).collect();
-    let upstream = Remote::new(client.clone(), targets, timeout);
-    (BoxCloneSyncService::new(upstream), Forward::Remote(client))
-}
-
-const fn shed_answer(shed: policy::Shed) -> ShedAnswer {
-    ShedAnswer {
-        code: match shed.status {
-            ShedStatus::ResourceExhausted => Code::ResourceExhausted,
-            ShedStatus::Unavailable => Code::Unavailable,
-        },
-        pushback: shed.pushback,
     }
 }

@@ -15,5 +15,6 @@ mod lifecycle;
 mod process;
 mod proxy;
 mod python_client;
+mod reload;
 mod support;
 mod tidy;

@@ -85,13 +85,22 @@ impl Sidecar {
 
     /// Sends SIGTERM, as every supervisor does first.
     pub(crate) async fn terminate(&self) {
+        self.signal("TERM").await;
+    }
+
+    async fn signal(&self, signal: &str) {
         let process = self.process.id().expect("it was not waited for");
         // The shell's own `kill`: there need be no other.
         let sent = Command::new("sh")
-            .args(["-c", &format!("kill -TERM {process}")])
+            .args(["-c", &format!("kill -{signal} {process}")])
             .status()
             .await;
         assert!(sent.expect("there is a shell").success());
+    }
+
+    /// Sends SIGHUP, as an operator does who changed the policy.
+    pub(crate) async fn hang_up(&self) {
+        self.signal("HUP").await;
     }
 
     /// Waits until it has ended by itself; what it kept stays.

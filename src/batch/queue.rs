@@ -2,7 +2,10 @@
 //! each one atomic, so that admission needs no lock and no trip to the worker.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -11,24 +14,39 @@ use super::{Weight, bell::Bell};
 /// What stands in front of the upstream, as `call` sees it without a lock.
 #[derive(Debug, Default)]
 pub struct Queue {
+    waiting: Arc<Waiting>,
+    bell: Bell,
+}
+
+/// Shared by all who queue for one upstream: while one policy's windows drain
+/// and the next one's fill, the bounds hold for both together.
+#[derive(Debug, Default)]
+struct Waiting {
     entries: AtomicU64,
     bytes: AtomicU64,
     /// Nanoseconds between two finished batches; 0 before the first.
     spacing: AtomicU64,
-    bell: Bell,
 }
 
 impl Queue {
+    /// A line of its own that is counted together with this one.
+    pub(super) fn beside(&self) -> Self {
+        Self {
+            waiting: Arc::clone(&self.waiting),
+            bell: Bell::default(),
+        }
+    }
+
     /// Entries that wait.
     #[must_use]
     pub fn entries(&self) -> u64 {
-        self.entries.load(Ordering::Relaxed)
+        self.waiting.entries.load(Ordering::Relaxed)
     }
 
     /// Payload bytes that wait.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
+        self.waiting.bytes.load(Ordering::Relaxed)
     }
 
     pub(super) fn bell(&self) -> &Bell {
@@ -36,19 +54,24 @@ impl Queue {
     }
 
     pub(super) fn joined(&self, weight: Weight) {
-        self.entries
+        self.waiting
+            .entries
             .fetch_add(u64::from(weight.entries), Ordering::Relaxed);
-        self.bytes.fetch_add(weight.bytes as u64, Ordering::Relaxed);
+        self.waiting
+            .bytes
+            .fetch_add(weight.bytes as u64, Ordering::Relaxed);
     }
 
     pub(super) fn left(&self, entries: u64, bytes: usize) {
-        self.entries.fetch_sub(entries, Ordering::Relaxed);
-        self.bytes.fetch_sub(bytes as u64, Ordering::Relaxed);
+        self.waiting.entries.fetch_sub(entries, Ordering::Relaxed);
+        self.waiting
+            .bytes
+            .fetch_sub(bytes as u64, Ordering::Relaxed);
     }
 
     pub(super) fn paced(&self, spacing: Duration) {
         let nanos = u64::try_from(spacing.as_nanos()).unwrap_or(u64::MAX);
-        self.spacing.store(nanos, Ordering::Relaxed);
+        self.waiting.spacing.store(nanos, Ordering::Relaxed);
     }
 
     /// The least time in which what waits can leave: full batches, one a
@@ -57,7 +80,7 @@ impl Queue {
     pub(super) fn drain_time(&self, full: Weight) -> Duration {
         let by_count = self.entries() / u64::from(full.entries.max(1));
         let by_bytes = self.bytes() / (full.bytes.max(1) as u64);
-        let spacing = self.spacing.load(Ordering::Relaxed);
+        let spacing = self.waiting.spacing.load(Ordering::Relaxed);
         Duration::from_nanos(by_count.max(by_bytes).saturating_mul(spacing))
     }
 }

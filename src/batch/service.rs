@@ -33,6 +33,7 @@ use crate::reply::{self, Outcome};
 /// ends when every clone of the service is gone and the last batch is answered.
 pub struct BatchLayer<Req, C> {
     rules: Arc<C>,
+    beside: Option<Arc<Queue>>,
     _request: PhantomData<fn(Req)>,
 }
 
@@ -42,8 +43,17 @@ impl<Req, C: Coalesce<Req>> BatchLayer<Req, C> {
     pub fn new(rules: Arc<C>) -> Self {
         Self {
             rules,
+            beside: None,
             _request: PhantomData,
         }
+    }
+
+    /// Counts what waits together with what waits in `queue`: one bound for
+    /// all who queue for the same upstream.
+    #[must_use]
+    pub fn beside(mut self, queue: &Arc<Queue>) -> Self {
+        self.beside = Some(Arc::clone(queue));
+        self
     }
 }
 
@@ -60,7 +70,8 @@ where
 
     fn layer(&self, below: S) -> Self::Service {
         let (intake, entries) = mpsc::unbounded_channel();
-        let queue = Arc::new(Queue::default());
+        let queue = self.beside.as_deref().map(Queue::beside);
+        let queue = Arc::new(queue.unwrap_or_default());
         let rules = Arc::clone(&self.rules);
         let worker = Worker::new(below, Arc::clone(&rules), Arc::clone(&queue), entries);
         tokio::spawn(worker.run());

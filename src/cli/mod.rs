@@ -15,6 +15,8 @@ use clap::{Parser, error::ErrorKind};
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
+use crate::telemetry::log;
+
 pub mod bench;
 mod check;
 pub mod demo;
@@ -104,11 +106,20 @@ const LOG: &str = "info,openraft=error";
 
 /// Runs a server on every core, with its log on stderr.
 fn serve(run: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
-    tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::try_from_env("FERRY_LOG").unwrap_or_else(|_| LOG.into()))
+    let filter = EnvFilter::try_from_env("FERRY_LOG").unwrap_or_else(|_| LOG.into());
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
         .with_ansi(io::stderr().is_terminal())
         .with_writer(io::stderr)
-        .init();
+        .with_filter_reloading();
+    let filter = log.reload_handle();
+    log.init();
+    log::changed_by(move |told| {
+        let new = EnvFilter::builder().parse(told);
+        let new =
+            new.map_err(|error| format!("{told}: {error}; write info, or warn,ferry=debug"))?;
+        filter.reload(new).map_err(|error| error.to_string())
+    });
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build();

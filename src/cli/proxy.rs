@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 use anyhow::{Context, Result};
 
 use crate::{
-    policy::{Listen, Policy},
+    policy::{Cause, Listen, Policy, Source},
     stack::{self, Stack, StackError},
     telemetry::Metrics,
 };
@@ -30,22 +30,55 @@ pub(super) struct Proxy {
 
 impl Proxy {
     pub(super) async fn run(self) -> Result<ExitCode> {
-        let mut policy = match &self.policy {
-            Some(path) => Policy::read(path)?,
-            None => Policy::embedded(),
+        let (listen, admin) = (self.listen, self.admin);
+        let amend = move |policy: &mut Policy| {
+            if let Some(address) = listen {
+                policy.listen = vec![Listen::Tcp(address)];
+            }
+            policy.admin = admin.or(policy.admin);
         };
-        if let Some(address) = self.listen {
-            policy.listen = vec![Listen::Tcp(address)];
-        }
-        policy.admin = self.admin.or(policy.admin);
+        let source = self.policy.map(|path| Source::new(path, amend));
+        let policy = match &source {
+            Some(source) => source.read()?,
+            None => {
+                let mut policy = Policy::embedded();
+                amend(&mut policy);
+                policy
+            }
+        };
         let metrics = Metrics::default();
         let group = stack::open_group(&policy, &metrics).await?;
-        let stack = Stack::proxy(&policy, group.clone(), metrics).await;
+        let stack = Stack::of_source(&policy, source, group.clone(), metrics).await;
         let stack = or_close(stack, group.as_ref()).await?;
         announce("ferry proxy", &stack);
-        super::interrupted().await?;
+        until_ended(&stack).await?;
         end(stack, group).await
     }
+}
+
+/// Serves until the process is asked to end; SIGHUP reads the policy again.
+async fn until_ended(stack: &Stack) -> Result<()> {
+    tokio::select! {
+        asked = super::interrupted() => asked,
+        () = stack.drain_asked() => Ok(()),
+        hung_up = reload_at_hangups(stack) => hung_up,
+    }
+}
+
+#[cfg(unix)]
+async fn reload_at_hangups(stack: &Stack) -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut hangups = signal(SignalKind::hangup()).context("SIGHUP cannot be awaited")?;
+    while hangups.recv().await.is_some() {
+        // What came of it is in the log.
+        stack.reload(Cause::Signal).await;
+    }
+    std::future::pending().await
+}
+
+#[cfg(not(unix))]
+async fn reload_at_hangups(_: &Stack) -> Result<()> {
+    std::future::pending().await
 }
 
 /// The stack, or else an orderly end of the group that was opened for it: one

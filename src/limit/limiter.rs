@@ -114,6 +114,17 @@ impl Limiter {
         }
     }
 
+    /// Goes by other settings from now on; what is in flight still counts. A
+    /// rule that changes has everything to learn again.
+    pub fn retune(&mut self, settings: LimitSettings) {
+        if settings != self.settings {
+            *self = Self {
+                in_flight: self.in_flight,
+                ..Self::new(settings)
+            };
+        }
+    }
+
     /// Takes a permit, if one is free.
     pub fn try_admit(&mut self) -> bool {
         let admitted = self.in_flight < self.limit();
@@ -217,6 +228,21 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_is_in_flight_counts_against_a_limit_that_was_lowered() {
+        let mut limiter = fixed(3);
+        assert!((0..3).all(|_| limiter.try_admit()));
+        limiter.retune(LimitSettings {
+            algorithm: Algorithm::Fixed,
+            min: 1,
+            max: 2,
+        });
+        limiter.release();
+        assert!(!limiter.try_admit());
+        limiter.release();
+        assert!(limiter.try_admit());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::{
 };
 
 use super::{
-    limiter::{Limiter, Sent},
+    limiter::{LimitSettings, Limiter, Sent},
     rule::Outcome,
 };
 
@@ -84,6 +84,13 @@ impl Shared {
     pub(super) fn leave(&self, ticket: u64) {
         let mut state = self.lock();
         state.line.retain(|(waiting, _)| *waiting != ticket);
+        state.wake_first();
+    }
+
+    /// Goes by other settings; whoever waits may have become admissible.
+    pub(super) fn retune(&self, settings: LimitSettings) {
+        let mut state = self.lock();
+        state.limiter.retune(settings);
         state.wake_first();
     }
 

@@ -75,6 +75,12 @@ impl<C> LimitLayer<C> {
         }
     }
 
+    /// Goes by other settings from now on, for all services of this layer;
+    /// what is in flight still counts.
+    pub fn retune(&self, settings: LimitSettings) {
+        self.shared.retune(settings);
+    }
+
     /// A look at the limiter's state, for metrics.
     #[must_use]
     pub fn view(&self) -> LimitView {

@@ -14,6 +14,7 @@ use crate::{batch::Close, limit::Algorithm};
 pub(super) struct File {
     pub(super) listen: Option<Vec<At<String>>>,
     pub(super) admin: Option<At<AdminFile>>,
+    pub(super) admin_token: Option<At<String>>,
     pub(super) upstream: Option<UpstreamFile>,
     pub(super) shed_status: Option<At<super::ShedStatus>>,
     pub(super) shed_pushback: Option<At<bool>>,

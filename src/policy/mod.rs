@@ -12,19 +12,26 @@ mod describe;
 mod descriptors;
 mod fault;
 mod file;
+mod fixed;
+mod live;
 mod metadata;
 mod method;
 mod read;
 mod rules;
+mod secret;
 mod section;
 mod tree;
 mod units;
 mod upstream;
+mod watch;
 
 pub use describe::describe;
 pub use fault::{Fault, Faults, Position};
+pub use live::{Cause, Install, Live, Reload, Source};
 pub use metadata::{Classify, MetadataRules, OtherMetadata};
 pub use rules::{Listen, Method, Mode, Pipeline, Policy, Shed, ShedStatus, Upstream};
+pub use secret::Secret;
+pub use watch::Stamp;
 
 #[cfg(test)]
 mod tests;

@@ -32,7 +32,7 @@ const LISTEN: Keys = Keys {
     later: &["tls", "unix"],
 };
 const ADMIN: Keys = Keys {
-    known: &["address"],
+    known: &["address", "token_file"],
     later: &[],
 };
 const UPSTREAM: Keys = Keys {
@@ -99,6 +99,7 @@ impl File {
         let mut file = Self {
             listen: listen(&top, found),
             admin: admin(&top, found),
+            admin_token: admin_token(&top, found),
             descriptors: top.texts("descriptors", found).unwrap_or_default(),
             methods: methods(&top, found),
             ..Self::default()
@@ -192,6 +193,14 @@ fn algorithms() -> Vec<(&'static str, Option<Algorithm>)> {
     let all = Algorithm::ALL.iter();
     all.map(|algorithm| (algorithm.name(), Some(*algorithm)))
         .collect()
+}
+
+/// What is wrong with the section has been said by then.
+fn admin_token(top: &Section<'_>, found: &mut Found) -> Option<At<String>> {
+    let node = top.node("admin")?;
+    let mut told = Found::default();
+    let admin = Section::open(node, "admin", &ADMIN, &mut told)?;
+    admin.text("token_file", found)
 }
 
 fn upstream(top: &Section<'_>, found: &mut Found) -> Option<UpstreamFile> {

@@ -19,8 +19,10 @@ use super::{
     file::{AdminFile, File},
     metadata::{self, MetadataRules},
     method,
+    secret::Secret,
     section::At,
     tree, upstream,
+    watch::Stamp,
 };
 use crate::{
     batch::{QueueSettings, WindowSettings},
@@ -41,6 +43,8 @@ pub struct Policy {
     pub listen: Vec<Listen>,
     /// Where metrics and probes are answered, unless switched off.
     pub admin: Option<SocketAddr>,
+    /// What who is not on this machine must know to change anything there.
+    pub admin_token: Option<Secret>,
     /// Where batches go.
     pub upstream: Upstream,
     /// How many batches may be in flight at the upstream.
@@ -53,6 +57,9 @@ pub struct Policy {
     pub metadata: MetadataRules,
     /// The methods that batch, each path once.
     pub methods: Vec<Method>,
+    /// The files that it was made of, as they looked then; none for one that
+    /// was not read from a file.
+    pub files: Vec<Stamp>,
 }
 
 /// Where calls arrive.
@@ -167,6 +174,7 @@ impl Policy {
             origin: path.display().to_string(),
             faults: vec![Fault { at: None, what }],
         };
+        let stamp = Stamp::of(path);
         // Looked at before it is read, so that a mistaken path costs no memory.
         let size = fs::metadata(path)
             .map_err(|error| one(format!("cannot be read: {error}")))?
@@ -176,7 +184,9 @@ impl Policy {
         }
         let yaml =
             fs::read_to_string(path).map_err(|error| one(format!("cannot be read: {error}")))?;
-        Self::load(&yaml, path)
+        let mut policy = Self::load(&yaml, path)?;
+        policy.files.push(stamp);
+        Ok(policy)
     }
 
     /// The built-in policy: `policies/embedded.yaml`, word for word.
@@ -190,10 +200,18 @@ impl Policy {
 fn check(file: File, folder: &Path, found: &mut Found) -> Option<Policy> {
     let listen = listen(file.listen, found);
     let admin = admin(file.admin.as_ref(), &listen, found);
+    let admin_token = match file.admin_token {
+        Some(file) => Some(Secret::read(&file, folder, "admin.token_file", found)?),
+        None => None,
+    };
     let upstream = file
         .upstream
         .map(|upstream| upstream::check(upstream, found));
     let metadata = metadata::check(&file.metadata, found);
+    let files = file.descriptors.iter();
+    let files = files
+        .map(|file| Stamp::of(&folder.join(&file.value)))
+        .collect();
     let descriptors = Descriptors::open(&file.descriptors, folder, found);
     let embedded = matches!(upstream, Some((Some(Upstream::Embedded { .. }), ..)));
     let methods = method::check_all(file.methods, &descriptors, embedded, found);
@@ -204,6 +222,7 @@ fn check(file: File, folder: &Path, found: &mut Found) -> Option<Policy> {
             .map(|address| Listen::Tcp(address.value))
             .collect(),
         admin: admin?,
+        admin_token,
         upstream: upstream?,
         limit: limit?,
         batch_timeout,
@@ -215,6 +234,7 @@ fn check(file: File, folder: &Path, found: &mut Found) -> Option<Policy> {
         },
         metadata,
         methods,
+        files,
     })
 }
 

@@ -1,4 +1,5 @@
-//! The admin address: `/metrics`, `/live`, `/ready`. Loopback by default.
+//! The admin address: `/metrics`, `/live`, `/ready`, and for a sidecar what
+//! [`Controls`] can do. Loopback by default.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -6,6 +7,7 @@ use axum::{Router, extract::State, http::StatusCode, routing::get};
 use prometheus::{Registry, TextEncoder};
 use tokio::{net::TcpListener, sync::watch};
 
+use super::controls::{self, Controls};
 use crate::accept::ServerError;
 
 /// What the admin pages look at.
@@ -16,6 +18,8 @@ pub struct AdminView {
     pub refresh: Box<dyn Fn() + Send + Sync>,
     /// Why no call should be sent here now; `None` if any may.
     pub not_ready: Box<dyn Fn() -> Option<String> + Send + Sync>,
+    /// What may be seen and done beside; `None` for a node.
+    pub controls: Option<Arc<dyn Controls>>,
 }
 
 /// The admin server, until it is dropped.
@@ -34,11 +38,14 @@ impl Admin {
         let bind = |error| ServerError::Bind { address, error };
         let listener = TcpListener::bind(address).await.map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
+        let controls = view.controls.clone();
         let pages = Router::new()
             .route("/metrics", get(metrics))
             .route("/live", get(|| async { "live\n" }))
             .route("/ready", get(ready))
-            .with_state(Arc::new(view));
+            .with_state(Arc::new(view))
+            .merge(controls.map(controls::pages).unwrap_or_default())
+            .into_make_service_with_connect_info::<SocketAddr>();
         let (stop, mut stopped) = watch::channel(());
         tokio::spawn(async move {
             let serve = axum::serve(listener, pages).with_graceful_shutdown(async move {

@@ -154,6 +154,18 @@ impl Metrics {
         self.keep(IntCounterVec::new(opts, &["code"])?)
     }
 
+    /// The counter of policy reloads, by result.
+    ///
+    /// # Errors
+    /// If this registry already has it.
+    pub fn reloads(&self) -> prometheus::Result<IntCounterVec> {
+        let opts = Opts::new(
+            names::POLICY_RELOADS,
+            "Reloads of the policy, by whether it was put in force.",
+        );
+        self.keep(IntCounterVec::new(opts, &["result"])?)
+    }
+
     fn keep<C: Collector + Clone + 'static>(&self, collector: C) -> prometheus::Result<C> {
         self.registry.register(Box::new(collector.clone()))?;
         Ok(collector)

@@ -37,6 +37,8 @@ pub const LIMIT_BDP: &str = "ferry_limit_bdp";
 pub const LIMIT_SLOWDOWN: &str = "ferry_limit_slowdown";
 /// Calls passed through unbatched, by gRPC status `code`.
 pub const FORWARDED: &str = "ferry_forwarded_total";
+/// Reloads of the policy, by `result`: accepted or refused.
+pub const POLICY_RELOADS: &str = "ferry_policy_reloads_total";
 /// Proposals handed to the Raft group.
 pub const RAFT_WRITE_REQUESTS: &str = "ferry_raft_write_requests_total";
 /// Proposals applied.

@@ -73,6 +73,12 @@ impl RemoteClient {
         }
     }
 
+    /// The endpoints.
+    #[must_use]
+    pub fn endpoints(&self) -> &[Uri] {
+        &self.endpoints
+    }
+
     /// Sends a request to the next endpoint, its path and headers unchanged.
     ///
     /// # Errors

@@ -9,8 +9,27 @@ use tokio::{
 
 /// Status code and body of `GET path`.
 pub(crate) async fn fetch(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
+    ask(address, "GET", path, "").await
+}
+
+/// Status code and body of `POST path`, with a body of text.
+pub(crate) async fn post(address: SocketAddr, path: &str, text: &str) -> (u16, String) {
+    let answer = ask(address, "POST", path, text).await;
+    answer.expect("admin answers")
+}
+
+async fn ask(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    text: &str,
+) -> io::Result<(u16, String)> {
     let mut stream = TcpStream::connect(address).await?;
-    let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\
+         content-type: text/plain\r\ncontent-length: {}\r\n\r\n{text}",
+        text.len()
+    );
     stream.write_all(request.as_bytes()).await?;
     let mut reply = String::new();
     stream.read_to_string(&mut reply).await?;

@@ -4,7 +4,7 @@
 use std::{net::SocketAddr, path::Path};
 
 use ferry::{
-    policy::Policy,
+    policy::{Policy, Source},
     raft::Group,
     stack::{self, Stack},
     telemetry::Metrics,
@@ -63,6 +63,18 @@ impl Served {
         let policy = policy(&one_at_a_time(upstream));
         Self {
             stack: serve(&policy, None, Metrics::default()).await,
+            _group: None,
+            _home: None,
+        }
+    }
+
+    /// By the policy file at `path`, as `ferry proxy --policy` reads it.
+    pub(crate) async fn of_file(path: &Path) -> Self {
+        let source = Source::new(path.to_owned(), |_| {});
+        let policy = source.read().unwrap_or_else(|faults| panic!("{faults}"));
+        let stack = Stack::of_source(&policy, Some(source), None, Metrics::default()).await;
+        Self {
+            stack: stack.expect("loopback has free ports"),
             _group: None,
             _home: None,
         }

@@ -14,6 +14,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("src/lib.rs", 3),
     ("src/main.rs", 3),
     ("src/stack.rs", 3),
+    ("src/stack/", 3),
     ("src/accept/", 2),
     ("src/accept/answer.rs", 1),
     ("src/accept/frame.rs", 0),
@@ -44,6 +45,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("src/policy/units.rs", 0),
     ("src/telemetry/", 1),
     ("src/telemetry/admin.rs", 2),
+    ("src/telemetry/controls.rs", 2),
     ("src/telemetry/names.rs", 0),
     ("src/cli/", 3),
 ];

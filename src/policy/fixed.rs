@@ -1,0 +1,61 @@
+//! What a reload cannot change, since it was taken when ferry started: sockets
+//! and the data directory.
+
+use super::rules::{Listen, Policy, Upstream};
+
+/// Every key that differs and cannot, each in a sentence with both values.
+pub(super) fn differences(old: &Policy, new: &Policy) -> Vec<String> {
+    let mut told = Vec::new();
+    let mut same = |key: &str, old: String, new: String| {
+        if old != new {
+            told.push(format!(
+                "{key}: {new}: cannot change from {old} while ferry runs; put it back, or start \
+                 ferry again"
+            ));
+        }
+    };
+    same("listen", places(&old.listen), places(&new.listen));
+    let admin = |policy: &Policy| {
+        let address = policy.admin.map(|address| address.to_string());
+        address.unwrap_or_else(|| "off".to_owned())
+    };
+    same("admin", admin(old), admin(new));
+    match (&old.upstream, &new.upstream) {
+        (
+            Upstream::Embedded {
+                data_dir: old_dir,
+                pipeline: old_pipeline,
+                groups: old_groups,
+            },
+            Upstream::Embedded {
+                data_dir,
+                pipeline,
+                groups,
+            },
+        ) => {
+            let key = |name| format!("upstream.embedded.{name}");
+            let show = |path: &std::path::Path| path.display().to_string();
+            same(&key("data_dir"), show(old_dir), show(data_dir));
+            same(&key("groups"), old_groups.to_string(), groups.to_string());
+            let show = |pipeline| format!("{pipeline:?}").to_lowercase();
+            same(&key("pipeline"), show(*old_pipeline), show(*pipeline));
+        }
+        (old, new) => same("upstream", kind(old).to_owned(), kind(new).to_owned()),
+    }
+    told
+}
+
+fn places(listen: &[Listen]) -> String {
+    let places: Vec<_> = listen
+        .iter()
+        .map(|Listen::Tcp(address)| address.to_string())
+        .collect();
+    places.join(", ")
+}
+
+const fn kind(upstream: &Upstream) -> &'static str {
+    match upstream {
+        Upstream::Embedded { .. } => "embedded",
+        Upstream::Remote { .. } => "endpoints",
+    }
+}

@@ -1,0 +1,75 @@
+//! A secret that the policy refers to: read from a file, never shown.
+
+use std::{fmt, fs, path::Path, sync::Arc};
+
+use super::{fault::Found, section::At};
+
+/// Fewer characters than this are guessed.
+const MIN_CHARS: usize = 16;
+/// A token is a line; what is much longer is another file.
+const MAX_BYTES: u64 = 4_096;
+
+/// What may be compared and not be seen.
+#[derive(Clone)]
+pub struct Secret(Arc<[u8]>);
+
+impl Secret {
+    /// Whether `told` is it. Looks at every byte whatever it finds, so that
+    /// the time it takes says nothing of how much was right.
+    #[must_use]
+    pub fn is(&self, told: &[u8]) -> bool {
+        let differences = self.0.iter().zip(told).fold(0, |all, (a, b)| all | (a ^ b));
+        std::hint::black_box(differences) == 0 && self.0.len() == told.len()
+    }
+
+    /// The secret in `file`, a path relative to `folder`.
+    pub(super) fn read(
+        file: &At<String>,
+        folder: &Path,
+        key: &str,
+        found: &mut Found,
+    ) -> Option<Self> {
+        let path = folder.join(&file.value);
+        let mut fault = |what: String| found.add(file.at, format!("{key}: {}: {what}", file.value));
+        let text = match fs::metadata(&path) {
+            Ok(about) if about.len() > MAX_BYTES => {
+                return fault(format!(
+                    "must be at most {MAX_BYTES} bytes; name a file with one token"
+                ));
+            }
+            _ => match fs::read_to_string(&path) {
+                Ok(text) => text,
+                Err(error) => return fault(format!("cannot be read: {error}")),
+            },
+        };
+        let token = text.trim();
+        match token.len() < MIN_CHARS {
+            true => fault(format!(
+                "{} characters: must be at least {MIN_CHARS}; write a longer token",
+                token.len()
+            )),
+            false => Some(Self(token.as_bytes().into())),
+        }
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(redacted)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_known_by_all_of_it_and_never_shown() {
+        let secret = Secret(b"correct horse".as_slice().into());
+        assert!(secret.is(b"correct horse"));
+        for wrong in [&b""[..], b"correct", b"correct horsf", b"correct horse "] {
+            assert!(!secret.is(wrong));
+        }
+        assert_eq!(format!("{secret:?}"), "Secret(redacted)");
+    }
+}

@@ -1,0 +1,98 @@
+//! A sidecar's policy while it runs: put in force, watched, and handed to the
+//! admin pages.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use futures_util::future::BoxFuture;
+use tokio::sync::Notify;
+
+use super::{
+    Sidecar, Stack, StackError,
+    assembly::{Assembly, Batched},
+};
+use crate::{
+    accept::Door,
+    policy::{self, Cause, Live, Policy, Source},
+    telemetry::{Controls, Metrics},
+};
+
+impl Sidecar {
+    /// Reloads swap `door`, and the files of `source` are watched.
+    pub(super) fn new(
+        policy: &Policy,
+        source: Option<Source>,
+        assembly: Arc<Assembly>,
+        door: Arc<ArcSwap<Door<Batched>>>,
+        metrics: &Metrics,
+    ) -> Result<Self, StackError> {
+        let builder = Arc::clone(&assembly);
+        let install = move |policy: &Policy| {
+            let next = builder.door(policy).map_err(|error| error.to_string())?;
+            door.store(Arc::new(next));
+            Ok(())
+        };
+        let live = Live::new(
+            policy.clone(),
+            source,
+            Box::new(install),
+            metrics.reloads()?,
+        );
+        let live = Arc::new(live);
+        let watched = Arc::clone(&live);
+        Ok(Self {
+            limit: assembly.limit(),
+            assembly,
+            live,
+            watch: tokio::spawn(async move { watched.watch().await }),
+        })
+    }
+}
+
+impl Stack {
+    /// What the admin pages may see and do.
+    pub(super) fn controls(&self, live: Arc<Live>) -> Arc<dyn Controls> {
+        Arc::new(LiveControls {
+            live,
+            drain_asked: Arc::clone(&self.drain_asked),
+        })
+    }
+}
+
+struct LiveControls {
+    live: Arc<Live>,
+    drain_asked: Arc<Notify>,
+}
+
+impl Controls for LiveControls {
+    fn policy(&self) -> serde_json::Value {
+        serde_json::json!({
+            "policy": policy::describe(&self.live.policy()),
+            "reloads": self.live.recent(),
+        })
+    }
+
+    fn is_token(&self, told: &[u8]) -> bool {
+        let policy = self.live.policy();
+        let token = policy.admin_token.as_ref();
+        token.is_some_and(|token| token.is(told))
+    }
+
+    fn reload(&self) -> BoxFuture<'static, Result<(), Vec<String>>> {
+        let live = Arc::clone(&self.live);
+        // In a task of its own: whoever asked may hang up, and half of a
+        // reload is no reload.
+        let reload = tokio::spawn(async move { live.reload(Cause::Request).await });
+        Box::pin(async move {
+            match reload.await {
+                Ok(reload) if reload.accepted => Ok(()),
+                Ok(reload) => Err(reload.faults),
+                Err(error) => Err(vec![format!("the reload failed: {error}")]),
+            }
+        })
+    }
+
+    fn drain(&self) {
+        self.drain_asked.notify_one();
+    }
+}

@@ -1,0 +1,148 @@
+//! The admin pages that show the policy and change what ferry does: `/policy`,
+//! `POST /reload`, `/drain` and `/log-level`.
+//!
+//! Whoever may change something must stand on this machine or know the token,
+//! and a browser that some other page has sent stands nowhere: it names the
+//! page in `origin`, and is refused for it.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use axum::{
+    Json, Router,
+    extract::{ConnectInfo, Request, State},
+    http::{HeaderMap, StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use futures_util::future::BoxFuture;
+
+use super::log;
+
+/// What the admin pages may see and do of a sidecar.
+pub trait Controls: Send + Sync + 'static {
+    /// The policy in force and what became of the last reloads.
+    fn policy(&self) -> serde_json::Value;
+
+    /// Whether `told` is the token of those who are not on this machine.
+    fn is_token(&self, told: &[u8]) -> bool;
+
+    /// Reads the policy again; the answer is every fault that kept it from
+    /// being put in force.
+    fn reload(&self) -> BoxFuture<'static, Result<(), Vec<String>>>;
+
+    /// Ends intake, and then the process.
+    fn drain(&self);
+}
+
+type Shared = Arc<dyn Controls>;
+
+/// The pages, to stand beside the others.
+pub(super) fn pages(controls: Shared) -> Router {
+    let guarded = Router::new()
+        .route("/reload", post(reload))
+        .route("/drain", post(drain))
+        .route("/log-level", post(log_level))
+        .layer(middleware::from_fn_with_state(Arc::clone(&controls), guard));
+    Router::new()
+        .route("/policy", get(policy))
+        .merge(guarded)
+        .with_state(controls)
+}
+
+async fn policy(State(controls): State<Shared>) -> Json<serde_json::Value> {
+    Json(controls.policy())
+}
+
+async fn reload(State(controls): State<Shared>) -> Response {
+    match controls.reload().await {
+        Ok(()) => "reloaded\n".into_response(),
+        Err(faults) => {
+            let told = format!("the policy stays as it was\n{}\n", faults.join("\n"));
+            (StatusCode::UNPROCESSABLE_ENTITY, told).into_response()
+        }
+    }
+}
+
+async fn drain(State(controls): State<Shared>) -> &'static str {
+    controls.drain();
+    "draining\n"
+}
+
+async fn log_level(filter: String) -> Response {
+    match log::set(filter.trim()) {
+        Ok(()) => format!("logging {}\n", filter.trim()).into_response(),
+        Err(why) => (StatusCode::UNPROCESSABLE_ENTITY, format!("{why}\n")).into_response(),
+    }
+}
+
+async fn guard(
+    State(controls): State<Shared>,
+    ConnectInfo(caller): ConnectInfo<SocketAddr>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let token = bearer(request.headers());
+    let known = token.is_some_and(|token| controls.is_token(token));
+    match refusal(caller.ip(), request.headers(), known) {
+        None => next.run(request).await,
+        Some(why) => (StatusCode::FORBIDDEN, format!("{why}\n")).into_response(),
+    }
+}
+
+/// Why a caller may change nothing; `None` if it may.
+fn refusal(caller: IpAddr, headers: &HeaderMap, knows_token: bool) -> Option<&'static str> {
+    if knows_token {
+        return None;
+    }
+    if headers.contains_key(header::ORIGIN) {
+        return Some("sent by a web page: must come from a program, or bring the token");
+    }
+    // An IPv4 caller of an IPv6 socket has its address mapped.
+    (!caller.to_canonical().is_loopback()).then_some(
+        "not from this machine: must come from the loopback, or bring `authorization: Bearer` \
+         and the token of the policy's admin.token_file",
+    )
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+    let told = headers.get(header::AUTHORIZATION)?.as_bytes();
+    told.strip_prefix(b"Bearer ")
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn nobody_from_elsewhere_changes_anything_without_the_token() {
+        let (here, mapped, elsewhere) = ("127.0.0.1", "::ffff:127.0.0.1", "192.0.2.7");
+        let refused = |caller: &str, headers: &HeaderMap, knows| {
+            let caller = caller.parse().expect("an address");
+            refusal(caller, headers, knows).is_some()
+        };
+        let none = HeaderMap::new();
+        assert!(!refused(here, &none, false));
+        assert!(!refused(mapped, &none, false));
+        assert!(refused(elsewhere, &none, false));
+        assert!(!refused(elsewhere, &none, true));
+        let page = HeaderMap::from_iter([(header::ORIGIN, HeaderValue::from_static("null"))]);
+        assert!(refused(here, &page, false), "a page that a browser shows");
+    }
+
+    #[test]
+    fn a_token_is_read_from_the_authorization() {
+        let told = |value| {
+            let value = HeaderValue::from_static(value);
+            HeaderMap::from_iter([(header::AUTHORIZATION, value)])
+        };
+        assert_eq!(bearer(&told("Bearer secret")), Some(&b"secret"[..]));
+        assert_eq!(bearer(&told("Basic secret")), None);
+        assert_eq!(bearer(&HeaderMap::new()), None);
+    }
+}
