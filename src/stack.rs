@@ -231,7 +231,10 @@ impl Stack {
             // No two calls share a proposal here, so metadata separates nobody.
             metadata: policy::MetadataRules::new(&[], &["*"], policy::OtherMetadata::Alone),
             shed: assembly::shed_answer(policy.shed),
-            batched: Direct(upstream),
+            batched: Direct {
+                upstream,
+                timeout: policy.batch_timeout,
+            },
             forward: Forwarder::new(forward, metrics.forwarded()?),
         };
         let door = Arc::new(ArcSwap::from_pointee(door));

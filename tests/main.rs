@@ -12,6 +12,7 @@ mod crash;
 mod deploy;
 mod forwarding;
 mod lifecycle;
+mod overload;
 mod process;
 mod proxy;
 mod python_client;

@@ -1,6 +1,9 @@
 //! Which calls may share a batch, and what is counted of them.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 
@@ -27,6 +30,8 @@ pub struct MethodRules {
     pub window: WindowSettings,
     /// Bounds of what waits for them.
     pub queue: QueueSettings,
+    /// How long its batches may take.
+    pub timeout: Duration,
     /// Where its entries are counted.
     pub metrics: Arc<MethodMetrics>,
 }
@@ -64,6 +69,10 @@ impl Coalesce<Call> for CallRules {
 
     fn queue(&self, partition: &Partition) -> QueueSettings {
         self.0[partition.method].queue
+    }
+
+    fn timeout(&self, partition: &Partition) -> Option<Duration> {
+        Some(self.0[partition.method].timeout)
     }
 
     fn shed(&self, partition: &Partition, entries: u32, reason: ShedReason) {

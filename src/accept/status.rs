@@ -59,7 +59,9 @@ pub fn too_large(bytes: usize, bound: usize) -> Status {
 pub fn of_batch(error: BatchError<Status>, shed: ShedAnswer, spread: f64) -> Status {
     match error {
         BatchError::Upstream(status) => status,
-        BatchError::DeadlineExceeded => Status::new(Code::DeadlineExceeded, error.to_string()),
+        BatchError::DeadlineExceeded | BatchError::TimedOut => {
+            Status::new(Code::DeadlineExceeded, error.to_string())
+        }
         BatchError::Closed => Status::new(Code::Unavailable, error.to_string()),
         BatchError::Unsplittable { .. } => Status::new(Code::Internal, error.to_string()),
         BatchError::Unanswered => Status::new(Code::Unknown, error.to_string()),

@@ -1,6 +1,10 @@
 //! One caller's request inside a batch, the batch, and the rules a user gives.
 
-use std::{hash::Hash, sync::Arc, time::Instant};
+use std::{
+    hash::Hash,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tower::Service;
 
@@ -32,7 +36,8 @@ pub struct Batch<Req> {
     pub bytes: usize,
     /// Why it left.
     pub closed_by: ClosedBy,
-    /// When the last of its callers stops waiting; `None` if one waits for ever.
+    /// When the last of its callers stops waiting, or when it is given up;
+    /// `None` if neither ever comes.
     pub deadline: Option<Instant>,
     /// Entries that still waited when this batch was sealed.
     pub backlog: u64,
@@ -83,6 +88,12 @@ pub trait Coalesce<Req>: Send + Sync + 'static {
     /// The bounds of what a partition may leave waiting.
     fn queue(&self, _partition: &Self::Partition) -> QueueSettings {
         QueueSettings::default()
+    }
+
+    /// How long a batch may take, from sending it: then those of its callers
+    /// that still wait are answered. `None` is for ever.
+    fn timeout(&self, _partition: &Self::Partition) -> Option<Duration> {
+        None
     }
 
     /// Told when an entry is refused for load.

@@ -40,6 +40,10 @@ pub enum BatchError<E> {
     /// effect is unknown.
     #[error("the deadline passed before the answer came")]
     DeadlineExceeded,
+    /// The batch was sent and had no answer when its time was up: its effect
+    /// is unknown.
+    #[error("the batch was sent and not answered in time: whether it took effect is unknown")]
+    TimedOut,
     /// The service has shut down: never sent.
     #[error("intake has ended: the request was never sent")]
     Closed,

@@ -37,6 +37,7 @@
 mod bell;
 mod entry;
 mod error;
+mod flight;
 mod pace;
 mod queue;
 mod service;

@@ -34,6 +34,7 @@ const fn ask(number: u32) -> Ask {
 #[derive(Default)]
 struct Rules {
     window: WindowSettings,
+    timeout: Option<Duration>,
     queue: QueueSettings,
     tally: Mutex<Tally>,
 }
@@ -72,6 +73,10 @@ impl Coalesce<Ask> for Rules {
 
     fn queue(&self, _: &u8) -> QueueSettings {
         self.queue
+    }
+
+    fn timeout(&self, _: &u8) -> Option<Duration> {
+        self.timeout
     }
 
     fn shed(&self, _: &u8, entries: u32, reason: ShedReason) {
@@ -434,6 +439,29 @@ async fn an_entry_that_waited_for_max_wait_is_shed_then() {
     assert_eq!(started.elapsed(), Duration::from_millis(4));
     assert_eq!(rules.tally().shed, BTreeMap::from([("queue_wait", 1)]));
     first.await.expect("no panic").expect("it succeeds");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_is_late_is_told_in_time_and_keeps_its_permit_until_its_reply() {
+    let (front, mut batches, rules) = front(Rules {
+        timeout: Some(Duration::from_millis(4)),
+        ..Rules::default()
+    });
+    let started = tokio::time::Instant::now();
+    let late = call(&front, ask(0));
+    settle().await;
+    let next = call(&front, ask(1));
+    assert_eq!(late.await.expect("no panic"), Err(BatchError::TimedOut));
+    assert_eq!(started.elapsed(), Duration::from_millis(4));
+    assert_eq!(numbers(batches.recv().await), [0]);
+    assert_eq!(numbers(batches.recv().await), [1], "with the late reply");
+    assert_eq!(started.elapsed(), Duration::from_millis(10));
+    assert_eq!(next.await.expect("no panic"), Err(BatchError::TimedOut));
+    assert_eq!(
+        rules.tally(),
+        Tally::default(),
+        "nobody left, nobody is lost"
+    );
 }
 
 #[tokio::test(start_paused = true)]

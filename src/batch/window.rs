@@ -343,7 +343,8 @@ fn paced_at(flow: &Flow) -> Option<Instant> {
 /// The part of a spacing after which a partial batch follows the last one.
 const PACE: f64 = 0.9;
 
-fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+/// The earlier of two moments; `None` is later than any.
+pub(super) fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),

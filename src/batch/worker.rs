@@ -17,21 +17,15 @@ use tokio::sync::mpsc::{self, error::TryRecvError};
 use tower::Service;
 
 use super::{
-    Answering, Batch, BatchError, Coalesce, Entry, Held, PartOf, Sealing, ShedReason, Split,
+    Batch, BatchError, Coalesce, Entry, Held, PartOf, Sealing, ShedReason, Split,
+    flight::{Finished, Flight, Report, clock, unzip},
     pace::Pace,
     queue::Queue,
-    window::{Caller, ClosedBy, Due, Flow, Window},
+    window::{Caller, ClosedBy, Due, Flow, Window, earlier},
 };
-use crate::reply::Reply;
 
 type EntryOf<Req, C, S> =
     Entry<Req, <C as Coalesce<Req>>::Partition, PartOf<S, Req>, <S as Service<Batch<Req>>>::Error>;
-
-/// A finished batch, as its task reports it.
-#[derive(Debug)]
-struct Finished {
-    entries: u32,
-}
 
 /// Empty windows kept for partitions that may come back; past it they are
 /// collected, since partitions come and go with their callers.
@@ -248,55 +242,33 @@ where
             self.below = self.below.clone();
             return;
         }
-        let departure = Departure {
+        let (mut batch, replies) = unzip(sealed.entries, sealed.count, sealed.bytes, closed_by);
+        let given_up = self.rules.timeout(partition).map(|timeout| now + timeout);
+        batch.deadline = earlier(batch.deadline, given_up);
+        batch.backlog = self.queue.entries();
+        let flight = Flight {
             partition: partition.clone(),
-            arrivals,
             sent: now,
             entries: sealed.count,
+            deadline: batch.deadline,
+            arrivals,
             weights,
+            replies,
         };
-        let (batch, replies) = unzip(sealed.entries, sealed.count, sealed.bytes, closed_by);
-        self.send(batch, replies, departure);
+        self.send(batch, flight);
     }
 
-    /// Hands the batch over. It runs in a task of its own, so that no
-    /// caller's leaving and no slow fan-out holds up the next one.
-    fn send(
-        &mut self,
-        mut batch: Batch<Req>,
-        replies: Vec<Reply<PartOf<S, Req>, S::Error>>,
-        departure: Departure<C::Partition>,
-    ) {
-        batch.backlog = self.queue.entries();
-        self.flow.last_sent = Some(departure.sent);
+    /// Hands the batch over.
+    fn send(&mut self, batch: Batch<Req>, flight: Flight<C::Partition, PartOf<S, Req>, S::Error>) {
+        self.flow.last_sent = Some(flight.sent);
         self.flow.in_flight += 1;
-        self.pace.started(departure.sent);
-        let answer = self.below.call(batch);
-        let rules = Arc::clone(&self.rules);
-        // Dropped at the end of the task, also by a panic: a batch that is
-        // lost still frees its place.
-        let report = ReportOnDrop {
-            report: self.report.clone(),
-            entries: departure.entries,
+        self.pace.started(flight.sent);
+        let report = Report {
+            to: self.report.clone(),
+            entries: flight.entries,
         };
-        tokio::spawn(async move {
-            let ghosts = replies.iter().filter(|reply| reply.has_left()).count();
-            let outcome = answer.await;
-            drop(report);
-            let (committed, abandoned) = fan_out(outcome, replies, &departure.weights);
-            rules.answered(
-                &departure.partition,
-                &Answering {
-                    now: clock(),
-                    sent: departure.sent,
-                    arrivals: &departure.arrivals,
-                    entries: departure.entries,
-                    abandoned,
-                    ghosts,
-                    committed,
-                },
-            );
-        });
+        let answer = self.below.call(batch);
+        tokio::spawn(flight.land::<Req, C, S::Response>(answer, Arc::clone(&self.rules), report));
     }
 
     fn finish(&mut self, finished: &Finished) {
@@ -319,95 +291,6 @@ where
             }
         }
     }
-}
-
-/// What is remembered of a batch until its answer comes.
-struct Departure<K> {
-    partition: K,
-    arrivals: Vec<Instant>,
-    sent: Instant,
-    entries: u32,
-    /// Entries of each request.
-    weights: Vec<u32>,
-}
-
-struct ReportOnDrop {
-    report: mpsc::UnboundedSender<Finished>,
-    entries: u32,
-}
-
-impl Drop for ReportOnDrop {
-    fn drop(&mut self) {
-        // The worker outlives its batches: it ends when none is in flight.
-        let _ = self.report.send(Finished {
-            entries: self.entries,
-        });
-    }
-}
-
-/// Parts the requests, which go up, from the replies, which stay. The batch
-/// carries the latest of its entries' deadlines, and none if one waits for ever.
-fn unzip<Req, K, P, E>(
-    held: Vec<Held<Entry<Req, K, P, E>>>,
-    entries: u32,
-    bytes: usize,
-    closed_by: ClosedBy,
-) -> (Batch<Req>, Vec<Reply<P, E>>) {
-    let deadline = held
-        .iter()
-        .map(|held| held.deadline)
-        .max_by_key(|deadline| {
-            // None is later than any Some.
-            (deadline.is_none(), *deadline)
-        });
-    let (requests, replies) = held
-        .into_iter()
-        .map(|held| (held.entry.request, held.entry.reply))
-        .unzip();
-    let batch = Batch {
-        requests: Arc::new(requests),
-        entries,
-        bytes,
-        closed_by,
-        deadline: deadline.flatten(),
-        backlog: 0,
-    };
-    (batch, replies)
-}
-
-/// Gives each caller its part; tells how many entries, by weight, the upstream
-/// took, and how many callers had left.
-fn fan_out<R, E>(
-    outcome: Result<R, E>,
-    replies: Vec<Reply<R::Part, E>>,
-    weights: &[u32],
-) -> (u32, usize)
-where
-    R: Split<E>,
-    E: Clone,
-{
-    let parts = outcome
-        .map_err(BatchError::Upstream)
-        .and_then(|answer| answer.split(replies.len()));
-    let (mut committed, mut abandoned) = (0, 0);
-    match parts {
-        Ok(parts) => {
-            for ((reply, part), weight) in replies.into_iter().zip(parts).zip(weights) {
-                committed += if part.is_ok() { *weight } else { 0 };
-                abandoned += usize::from(!reply.send(part));
-            }
-        }
-        Err(error) => {
-            for reply in replies {
-                abandoned += usize::from(!reply.send(Err(error.clone())));
-            }
-        }
-    }
-    (committed, abandoned)
-}
-
-fn clock() -> Instant {
-    tokio::time::Instant::now().into_std()
 }
 
 async fn sleep_until(at: Option<Instant>) {

@@ -67,7 +67,7 @@ impl Assembly {
         let counted = self.counted.methods(&methods)?;
         let (upstream, forward) = (self.upstreams)(policy)?;
         let mut queue = lock(&self.queue);
-        let mut batch = BatchLayer::new(Arc::new(call_rules(&methods, &counted)));
+        let mut batch = BatchLayer::new(Arc::new(call_rules(policy, &counted)));
         if let Some(queue) = &*queue {
             batch = batch.beside(queue);
         }
@@ -163,13 +163,14 @@ pub(super) fn router(methods: &[&Method]) -> Router {
     Router::new(methods.map(|(index, method)| (&*method.path, index)))
 }
 
-pub(super) fn call_rules(methods: &[&Method], counted: &[Arc<MethodMetrics>]) -> CallRules {
-    let rules = methods
-        .iter()
+pub(super) fn call_rules(policy: &Policy, counted: &[Arc<MethodMetrics>]) -> CallRules {
+    let rules = enforced(policy)
+        .into_iter()
         .zip(counted)
         .map(|(method, metrics)| MethodRules {
             window: method.window,
             queue: method.queue,
+            timeout: policy.batch_timeout,
             metrics: Arc::clone(metrics),
         });
     CallRules(rules.collect())

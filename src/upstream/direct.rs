@@ -3,7 +3,7 @@
 //! No window and no limit: this is what a client meets that calls the Raft
 //! group without a sidecar, and what ferry is measured against.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -18,10 +18,12 @@ use crate::{
 
 /// Sends each call to the upstream below, alone.
 #[derive(Clone, Debug)]
-pub struct Direct<S>(
+pub struct Direct<S> {
     /// The upstream.
-    pub S,
-);
+    pub upstream: S,
+    /// How long a call may take that has no earlier deadline.
+    pub timeout: Duration,
+}
 
 impl<S> Submit for Direct<S>
 where
@@ -32,17 +34,22 @@ where
     type Answer = BoxFuture<'static, Result<Bytes, BatchError<Status>>>;
 
     fn submit(&self, call: Call) -> Self::Answer {
-        let answer = self.0.clone().oneshot(Batch {
+        let given_up = tokio::time::Instant::now() + self.timeout;
+        let deadline = call
+            .deadline
+            .map_or(given_up, |deadline| given_up.min(deadline.into()));
+        let answer = self.upstream.clone().oneshot(Batch {
             entries: call.piece.entries(),
             bytes: call.piece.merged_len(),
             closed_by: ClosedBy::Full,
-            deadline: call.deadline,
+            deadline: Some(deadline.into_std()),
             backlog: 0,
             requests: Arc::new(vec![call]),
         });
         Box::pin(async move {
-            let reply = answer.await.map_err(BatchError::Upstream)?;
-            Ok(reply.0)
+            let answer = tokio::time::timeout_at(deadline, answer).await;
+            let reply = answer.map_err(|_| BatchError::TimedOut)?;
+            Ok(reply.map_err(BatchError::Upstream)?.0)
         })
     }
 }

@@ -14,7 +14,7 @@ use futures_util::future::BoxFuture;
 use tonic::Status;
 use tower::Service;
 
-use super::{BatchReply, Call, Target, batch_deadline};
+use super::{BatchReply, Call, Target, late};
 use crate::{
     batch::{Batch, Replicate},
     raft::{
@@ -33,7 +33,8 @@ pub struct Embedded {
 
 impl Embedded {
     /// An upstream for the methods of a policy, in its order. A batch that is
-    /// not applied within `timeout` is answered DEADLINE_EXCEEDED.
+    /// not applied within `timeout` is DEADLINE_EXCEEDED, and is answered so
+    /// when it is applied, or after as long again.
     #[must_use]
     pub fn new(group: Group, targets: Vec<(Kind, Target)>, timeout: Duration) -> Self {
         Self {
@@ -56,23 +57,23 @@ impl Service<Batch<Call>> for Embedded {
     }
 
     fn call(&mut self, batch: Batch<Call>) -> Self::Future {
-        let deadline = batch_deadline(batch.deadline, self.timeout);
+        let timeout = self.timeout;
         let (group, targets) = (self.group.clone(), Arc::clone(&self.targets));
         // Merged when the future is polled, in the batch's own task: the one
         // that seals windows has the next batch to see to.
         Box::pin(async move {
             let (kind, target) = &targets[batch.requests[0].method];
             let applied = group.propose(command(*kind, target, &batch), batch.entries);
-            match tokio::time::timeout_at(deadline, applied).await {
-                Ok(Ok(Applied::Done)) => Ok(Replicate(Bytes::new())),
-                Ok(Ok(Applied::Malformed)) => Err(Status::internal(
-                    "the batch could not be applied: it does not parse",
-                )),
-                Ok(Err(error)) => Err(of_propose(&error)),
-                Err(_) => Err(Status::deadline_exceeded(
-                    "the batch was proposed and not applied in time: it may yet be",
-                )),
-            }
+            late(timeout, async {
+                match applied.await {
+                    Ok(Applied::Done) => Ok(Replicate(Bytes::new())),
+                    Ok(Applied::Malformed) => Err(Status::internal(
+                        "the batch could not be applied: it does not parse",
+                    )),
+                    Err(error) => Err(of_propose(&error)),
+                }
+            })
+            .await
         })
     }
 }

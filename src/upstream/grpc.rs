@@ -21,7 +21,7 @@ use hyper_util::{
 use tonic::{Status, body::Body};
 use tower::Service;
 
-use super::{BatchReply, Call, Target, batch_deadline};
+use super::{BatchReply, Call, Target, late};
 use crate::{
     accept::frame::{self, HEADER, Unary},
     batch::{Batch, Replicate},
@@ -122,7 +122,8 @@ pub struct Remote {
 
 impl Remote {
     /// An upstream for the methods of a policy, in its order. A batch without
-    /// an answer within `timeout` is answered DEADLINE_EXCEEDED.
+    /// an answer within `timeout` is DEADLINE_EXCEEDED, and is answered so when
+    /// the upstream answers, or after as long again.
     #[must_use]
     pub fn new(client: RemoteClient, targets: Vec<Target>, timeout: Duration) -> Self {
         Self {
@@ -144,20 +145,19 @@ impl Service<Batch<Call>> for Remote {
     }
 
     fn call(&mut self, batch: Batch<Call>) -> Self::Future {
-        let deadline = batch_deadline(batch.deadline, self.timeout);
+        let timeout = self.timeout;
         let (client, targets) = (self.client.clone(), Arc::clone(&self.targets));
         Box::pin(async move {
             let target = &targets[batch.requests[0].method];
+            // The upstream is told when nobody waits any more; whether it can
+            // stop then is its own business.
+            let given_up = tokio::time::Instant::now() + timeout;
+            let deadline = batch
+                .deadline
+                .map_or(given_up, |at| given_up.min(at.into()));
             let request = request(target, &batch, deadline);
             let answer = async move { read_reply(client.send(request).await?).await };
-            let reply = tokio::time::timeout_at(deadline, answer).await;
-            reply
-                .unwrap_or_else(|_| {
-                    Err(Status::deadline_exceeded(
-                        "the batch was sent and not answered in time: it may take effect",
-                    ))
-                })
-                .map(Replicate)
+            late(timeout, answer).await.map(Replicate)
         })
     }
 }

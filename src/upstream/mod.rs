@@ -4,7 +4,10 @@ mod direct;
 mod embedded;
 mod grpc;
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -96,16 +99,45 @@ impl<R> Classify<R, Status> for ByStatus {
     }
 }
 
-/// When a batch ends: with the last of its callers, and never later than the
-/// upstream's own bound, also where a caller would wait for ever.
-fn batch_deadline(callers: Option<Instant>, bound: std::time::Duration) -> tokio::time::Instant {
-    let bound = tokio::time::Instant::now() + bound;
-    callers.map_or(bound, |callers| bound.min(callers.into()))
+/// A batch's answer, if it came in its `timeout`. Its callers have been told by
+/// then, but a call that is dropped at its deadline frees a place at an
+/// upstream that is still at work; so an answer is awaited as long again.
+async fn late<T>(
+    timeout: Duration,
+    answer: impl Future<Output = Result<T, Status>>,
+) -> Result<T, Status> {
+    let sent = tokio::time::Instant::now();
+    let answered = tokio::time::timeout(timeout * 2, answer).await;
+    match answered {
+        Ok(answer) if sent.elapsed() <= timeout => answer,
+        Ok(Err(status)) => Err(status),
+        Ok(Ok(_)) | Err(_) => Err(Status::deadline_exceeded(
+            "the batch was sent and not answered in time: whether it took effect is unknown",
+        )),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_late_answer_is_awaited_as_long_again_and_counts_as_none() {
+        let second = Duration::from_secs(1);
+        let after = async |wait: u32| {
+            let started = tokio::time::Instant::now();
+            let answer = async {
+                tokio::time::sleep(second * wait / 10).await;
+                Ok(())
+            };
+            let code = late(second, answer).await.map_err(|status| status.code());
+            (code, started.elapsed())
+        };
+        assert_eq!(after(9).await, (Ok(()), second * 9 / 10));
+        let none = Err(Code::DeadlineExceeded);
+        assert_eq!(after(15).await, (none, second * 15 / 10));
+        assert_eq!(after(100).await, (none, second * 2));
+    }
 
     fn identity(pairs: &[(&'static str, &'static str)]) -> Bytes {
         let mut headers = HeaderMap::new();

@@ -25,6 +25,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("src/batch/", 0),
     ("src/batch/bell.rs", 1),
     ("src/batch/entry.rs", 1),
+    ("src/batch/flight.rs", 1),
     ("src/batch/queue.rs", 1),
     ("src/batch/service.rs", 1),
     ("src/batch/worker.rs", 1),

@@ -1,0 +1,159 @@
+//! One batch on its way: from handing it over to the answer of each caller.
+//!
+//! It runs in a task of its own, so that no caller's leaving and no slow
+//! fan-out holds up the next batch. The callers are answered at the batch's
+//! deadline at the latest, but the call below is not dropped then: the
+//! upstream is at work on it still, and as long as it is, the permit that
+//! travels with the call stays taken. To drop the call would let the next
+//! batch in while nothing has got free, which is how an overloaded upstream
+//! is overloaded for good.
+
+use std::{pin::pin, sync::Arc, time::Instant};
+
+use tokio::sync::mpsc;
+
+use super::{Answering, Batch, BatchError, ClosedBy, Coalesce, Entry, Held, Split};
+use crate::reply::Reply;
+
+/// A finished batch, as its task reports it.
+#[derive(Debug)]
+pub(super) struct Finished {
+    pub(super) entries: u32,
+}
+
+/// Reports when it is dropped, also by a panic: a batch that is lost still
+/// frees its place.
+pub(super) struct Report {
+    pub(super) to: mpsc::UnboundedSender<Finished>,
+    pub(super) entries: u32,
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        // The worker outlives its batches: it ends when none is in flight.
+        let _ = self.to.send(Finished {
+            entries: self.entries,
+        });
+    }
+}
+
+/// What is remembered of a batch until its answer comes.
+pub(super) struct Flight<K, P, E> {
+    pub(super) partition: K,
+    pub(super) sent: Instant,
+    pub(super) entries: u32,
+    pub(super) deadline: Option<Instant>,
+    /// When each request had arrived, and the entries of each.
+    pub(super) arrivals: Vec<Instant>,
+    pub(super) weights: Vec<u32>,
+    pub(super) replies: Vec<Reply<P, E>>,
+}
+
+impl<K, P, E: Clone> Flight<K, P, E> {
+    /// Awaits the batch's answer and gives each caller its part.
+    pub(super) async fn land<Req, C, R>(
+        self,
+        answer: impl Future<Output = Result<R, E>>,
+        rules: Arc<C>,
+        report: Report,
+    ) where
+        C: Coalesce<Req, Partition = K>,
+        R: Split<E, Part = P>,
+    {
+        let ghosts = self.replies.iter().filter(|reply| reply.has_left()).count();
+        let mut answer = pin!(answer);
+        let in_time = match self.deadline {
+            Some(deadline) => tokio::time::timeout_at(deadline.into(), &mut answer)
+                .await
+                .ok(),
+            None => Some((&mut answer).await),
+        };
+        let (outcome, late) = match in_time {
+            Some(outcome) => {
+                drop(report);
+                (outcome.map_err(BatchError::Upstream), None)
+            }
+            None => (Err(BatchError::TimedOut), Some(report)),
+        };
+        let (committed, abandoned) = fan_out(outcome, self.replies, &self.weights);
+        rules.answered(
+            &self.partition,
+            &Answering {
+                now: clock(),
+                sent: self.sent,
+                arrivals: &self.arrivals,
+                entries: self.entries,
+                abandoned,
+                ghosts,
+                committed,
+            },
+        );
+        if let Some(report) = late {
+            // Nobody is left to be told: what counts is that it has ended.
+            let _ = answer.await;
+            drop(report);
+        }
+    }
+}
+
+/// Parts the requests, which go up, from the replies, which stay.
+pub(super) fn unzip<Req, K, P, E>(
+    held: Vec<Held<Entry<Req, K, P, E>>>,
+    entries: u32,
+    bytes: usize,
+    closed_by: ClosedBy,
+) -> (Batch<Req>, Vec<Reply<P, E>>) {
+    let deadline = held
+        .iter()
+        .map(|held| held.deadline)
+        .max_by_key(|deadline| {
+            // None is later than any Some.
+            (deadline.is_none(), *deadline)
+        });
+    let (requests, replies) = held
+        .into_iter()
+        .map(|held| (held.entry.request, held.entry.reply))
+        .unzip();
+    let batch = Batch {
+        requests: Arc::new(requests),
+        entries,
+        bytes,
+        closed_by,
+        deadline: deadline.flatten(),
+        backlog: 0,
+    };
+    (batch, replies)
+}
+
+/// Gives each caller its part; tells how many entries, by weight, the upstream
+/// took, and how many callers had left.
+fn fan_out<R, E>(
+    outcome: Result<R, BatchError<E>>,
+    replies: Vec<Reply<R::Part, E>>,
+    weights: &[u32],
+) -> (u32, usize)
+where
+    R: Split<E>,
+    E: Clone,
+{
+    let parts = outcome.and_then(|answer| answer.split(replies.len()));
+    let (mut committed, mut abandoned) = (0, 0);
+    match parts {
+        Ok(parts) => {
+            for ((reply, part), weight) in replies.into_iter().zip(parts).zip(weights) {
+                committed += if part.is_ok() { *weight } else { 0 };
+                abandoned += usize::from(!reply.send(part));
+            }
+        }
+        Err(error) => {
+            for reply in replies {
+                abandoned += usize::from(!reply.send(Err(error.clone())));
+            }
+        }
+    }
+    (committed, abandoned)
+}
+
+pub(super) fn clock() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
