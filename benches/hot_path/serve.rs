@@ -22,7 +22,7 @@ use anyhow::{Context as _, Result};
 use bytes::{Bytes, BytesMut};
 use ferry::{
     accept::{AnswerBody, ConnectionSettings, Server, answer},
-    batch::{Batch, Replicate},
+    batch::Batch,
     forward::Forward,
     policy::{Listen, Policy},
     raft::Pipeline,
@@ -196,7 +196,7 @@ impl Service<Batch<Call>> for Instant {
             let mut merged = BytesMut::with_capacity(plan.merged_len(pieces()));
             plan.merge(pieces(), &mut merged);
             std::hint::black_box(merged.freeze());
-            Ok(Replicate(Bytes::new()))
+            Ok(BatchReply::Same(Bytes::new()))
         })
     }
 }

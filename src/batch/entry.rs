@@ -75,6 +75,12 @@ pub trait Coalesce<Req>: Send + Sync + 'static {
         }
     }
 
+    /// Hashes of the keys that may stand once in a batch; none where any may.
+    /// A request one of whose keys the batch has waits for the next.
+    fn keys<'a>(&self, _request: &'a Req) -> &'a [u64] {
+        &[]
+    }
+
     /// When the request's caller stops waiting.
     fn deadline(&self, _request: &Req) -> Option<Instant> {
         None

@@ -35,6 +35,7 @@
 //! ```
 
 mod bell;
+mod distinct;
 mod entry;
 mod error;
 mod flight;

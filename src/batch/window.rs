@@ -13,6 +13,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::distinct::Distinct;
+
 /// When a partial window may close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Close {
@@ -163,6 +165,7 @@ pub struct Window<T> {
     /// slack. Kept as a lower bound: it may outlive its entry until the
     /// window is next sealed, which closes the window early, never late.
     urgent: Option<Instant>,
+    distinct: Distinct,
 }
 
 impl<T> Window<T> {
@@ -175,6 +178,7 @@ impl<T> Window<T> {
             count: 0,
             bytes: 0,
             urgent: None,
+            distinct: Distinct::default(),
         }
     }
 
@@ -251,6 +255,18 @@ impl<T> Window<T> {
     /// entry that does not fit (order is kept), and an entry too large for
     /// any batch goes alone. What was cancelled or has expired falls out.
     pub fn seal(&mut self, now: Instant, caller: impl Fn(&T) -> Caller) -> Sealed<T> {
+        self.seal_distinct(now, caller, |_| &[])
+    }
+
+    /// The same for entries whose `keys` (their hashes) may stand once in a
+    /// batch: one whose key is taken stays in the line, at its place, and lets
+    /// those of other keys pass. The order of one key's entries is kept.
+    pub fn seal_distinct(
+        &mut self,
+        now: Instant,
+        caller: impl Fn(&T) -> Caller,
+        keys: impl Fn(&T) -> &[u64],
+    ) -> Sealed<T> {
         let expected = self
             .line
             .len()
@@ -262,12 +278,21 @@ impl<T> Window<T> {
             cancelled: Vec::new(),
             expired: Vec::new(),
         };
+        let mut aside = Vec::new();
         while let Some(held) = self.line.pop_front() {
             let expired = held.deadline.is_some_and(|deadline| deadline <= now);
             let left = caller(&held.entry) == Caller::Left;
-            if !expired && !left && !self.fits(&sealed, held.weight) {
-                self.line.push_front(held);
-                break;
+            if !expired && !left {
+                // The look past those of a busy key is bounded, else each
+                // sealing would walk all of them.
+                if !self.fits(&sealed, held.weight) || aside.len() >= expected {
+                    self.line.push_front(held);
+                    break;
+                }
+                if !self.distinct.admits(keys(&held.entry)) {
+                    aside.push(held);
+                    continue;
+                }
             }
             self.count -= u64::from(held.weight.entries);
             self.bytes -= held.weight.bytes;
@@ -282,6 +307,10 @@ impl<T> Window<T> {
                 sealed.bytes += held.weight.bytes;
                 sealed.entries.push(held);
             }
+        }
+        self.distinct.clear();
+        for held in aside.into_iter().rev() {
+            self.line.push_front(held);
         }
         // Entries past the next batch need no look: if there are any, the
         // window is full, and so due whatever its deadlines say.

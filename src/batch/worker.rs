@@ -210,10 +210,15 @@ where
         let window = self.windows.get_mut(partition);
         let window = window.expect("a window that is due is kept until it is sealed");
         let (count, bytes) = (window.count(), window.bytes());
-        let sealed = window.seal(now, |entry| match entry.reply.has_left() {
-            true => Caller::Left,
-            false => Caller::Waiting,
-        });
+        let rules = &self.rules;
+        let sealed = window.seal_distinct(
+            now,
+            |entry| match entry.reply.has_left() {
+                true => Caller::Left,
+                false => Caller::Waiting,
+            },
+            |entry| rules.keys(&entry.request),
+        );
         self.queue
             .left(count - window.count(), bytes - window.bytes());
 

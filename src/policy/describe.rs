@@ -184,10 +184,7 @@ fn forms(text: &mut String, plan: &Plan) {
         .fields
         .iter()
         .map(|field| {
-            let to = plan
-                .entry_fields()
-                .iter()
-                .find(|entry| entry.number == field.to);
+            let to = plan.entry_fields().find(|entry| entry.number == field.to);
             let to = to.map_or("", |entry| entry.name.as_str());
             format!(
                 "field {} ({}) -> {batched}[].{to} ({})",

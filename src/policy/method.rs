@@ -143,6 +143,7 @@ fn plan(
         batched_field: batched.number(),
         lift,
         entry_key: keys.iter().map(FieldDescriptor::number).collect(),
+        ..Shape::default()
     };
     match Plan::new(shape) {
         Ok(plan) => Some(plan),

@@ -13,7 +13,7 @@ use tower::{Service, ServiceExt};
 use super::{BatchReply, Call};
 use crate::{
     accept::Submit,
-    batch::{Batch, BatchError, ClosedBy},
+    batch::{Batch, BatchError, ClosedBy, Split as _},
 };
 
 /// Sends each call to the upstream below, alone.
@@ -49,7 +49,11 @@ where
         Box::pin(async move {
             let answer = tokio::time::timeout_at(deadline, answer).await;
             let reply = answer.map_err(|_| BatchError::TimedOut)?;
-            Ok(reply.map_err(BatchError::Upstream)?.0)
+            let parts = reply.map_err(BatchError::Upstream)?.split(1)?;
+            parts
+                .into_iter()
+                .next()
+                .unwrap_or(Err(BatchError::Unanswered))
         })
     }
 }

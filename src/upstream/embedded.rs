@@ -16,7 +16,7 @@ use tower::Service;
 
 use super::{BatchReply, Call, Target, late};
 use crate::{
-    batch::{Batch, Replicate},
+    batch::Batch,
     raft::{
         Group, ProposeError,
         command::{Applied, Command, Kind},
@@ -66,7 +66,7 @@ impl Service<Batch<Call>> for Embedded {
             let applied = group.propose(command(*kind, target, &batch), batch.entries);
             late(timeout, async {
                 match applied.await {
-                    Ok(Applied::Done) => Ok(Replicate(Bytes::new())),
+                    Ok(Applied::Done) => Ok(BatchReply::Same(Bytes::new())),
                     Ok(Applied::Malformed) => Err(Status::internal(
                         "the batch could not be applied: it does not parse",
                     )),

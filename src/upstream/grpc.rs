@@ -21,10 +21,10 @@ use hyper_util::{
 use tonic::{Status, body::Body};
 use tower::Service;
 
-use super::{BatchReply, Call, Target, late};
+use super::{BatchReply, Call, Target, late, reply::of_split};
 use crate::{
     accept::frame::{self, HEADER, Unary},
-    batch::{Batch, Replicate},
+    batch::Batch,
 };
 
 /// Most bytes of a batch's reply: replies of writes are small.
@@ -157,9 +157,18 @@ impl Service<Batch<Call>> for Remote {
                 .map_or(given_up, |at| given_up.min(at.into()));
             let request = request(target, &batch, deadline);
             let answer = async move { read_reply(client.send(request).await?).await };
-            late(timeout, answer).await.map(Replicate)
+            split(target, &batch, late(timeout, answer).await?)
         })
     }
+}
+
+/// The reply, as the batch's callers will hear it.
+fn split(target: &Target, batch: &Batch<Call>, reply: Bytes) -> Result<BatchReply, Status> {
+    let pieces = batch.requests.iter().map(|call| &call.piece);
+    let parts = target.plan.split(&reply, pieces);
+    parts
+        .map(BatchReply::from)
+        .map_err(|error| of_split(&error))
 }
 
 fn request(target: &Target, batch: &Batch<Call>, deadline: tokio::time::Instant) -> Request<Body> {

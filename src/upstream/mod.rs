@@ -3,6 +3,7 @@
 mod direct;
 mod embedded;
 mod grpc;
+mod reply;
 
 use std::{
     sync::Arc,
@@ -16,9 +17,9 @@ use tonic::{Code, Status};
 pub use direct::Direct;
 pub use embedded::Embedded;
 pub use grpc::{Remote, RemoteClient};
+pub use reply::BatchReply;
 
 use crate::{
-    batch::Replicate,
     limit::{Classify, Outcome},
     wire::{Piece, Plan},
 };
@@ -79,9 +80,6 @@ pub struct Target {
     /// How its messages merge.
     pub plan: Arc<Plan>,
 }
-
-/// The reply's message, for every caller of the batch.
-pub type BatchReply = Replicate<Bytes>;
 
 /// Reads a gRPC status as the limiter has to understand it.
 #[derive(Clone, Copy, Debug, Default)]

@@ -3,7 +3,12 @@
 //! A [`ScanError`] is its caller's alone: it is found before the request could
 //! join a batch. All of this is the cold path, so it may allocate.
 
+use std::str::Utf8Error;
+
 use super::record::{Malformed, Wire};
+
+/// Boxed, so that the answer to every check fits in registers.
+pub(super) type Refusal = Box<ScanError>;
 
 /// Why a request is refused at the door.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -120,6 +125,90 @@ impl ScanError {
     }
 }
 
+#[cold]
+pub(super) fn wire_type(field: &str, found: Wire, expected: Wire) -> Refusal {
+    Box::new(ScanError::WireType {
+        field: field.to_owned(),
+        found,
+        expected,
+    })
+}
+
+#[cold]
+pub(super) fn too_long(field: &str, len: usize, max: usize) -> Refusal {
+    Box::new(ScanError::TooLong {
+        field: field.to_owned(),
+        len,
+        max,
+    })
+}
+
+#[cold]
+pub(super) fn not_utf8(field: &str, error: Utf8Error) -> Refusal {
+    Box::new(ScanError::NotUtf8 {
+        field: field.to_owned(),
+        valid: error.valid_up_to(),
+    })
+}
+
+#[cold]
+pub(super) fn empty(field: &str) -> Refusal {
+    Box::new(ScanError::Empty {
+        field: field.to_owned(),
+    })
+}
+
+/// Why a reply does not fall into one part for each entry.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SplitError {
+    /// The bytes are not a protobuf message.
+    #[error("the upstream's reply is no {message}: {why}; compare its .proto with the policy's")]
+    Malformed {
+        /// The type that the bytes should be.
+        message: String,
+        /// Where it goes wrong.
+        why: Malformed,
+    },
+    /// A field that should be a message is none.
+    #[error("the upstream's reply: {field} is no message; compare its .proto with the policy's")]
+    NotAMessage {
+        /// The field.
+        field: String,
+    },
+    /// There are more or fewer sub-responses than entries.
+    #[error("the upstream's reply has {parts} {field}: must have {entries}, one an entry")]
+    Count {
+        /// The field that holds them.
+        field: String,
+        /// Entries that were sent.
+        entries: u32,
+        /// Sub-responses that came.
+        parts: usize,
+    },
+    /// A sub-response does not hold what its caller waits for.
+    #[error("the upstream's reply: {field}[{index}] has no {unwrap}: it answers something else")]
+    NotWrapped {
+        /// The field that holds the sub-responses.
+        field: String,
+        /// Which of them.
+        index: usize,
+        /// What it should hold.
+        unwrap: String,
+    },
+    /// A field does not have the value that says that the batch took effect.
+    #[error("the upstream's reply: {field} is {is}: must be {must} for its batch to stand")]
+    NotHeld {
+        /// The field.
+        field: String,
+        /// What it is.
+        is: &'static str,
+        /// What it must be.
+        must: &'static str,
+        /// The gRPC code that the policy gives.
+        code: i32,
+    },
+}
+
 /// Why a [`Shape`](super::Shape) is no plan.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
@@ -177,5 +266,41 @@ pub enum PlanError {
         message: String,
         /// How many there are.
         count: usize,
+    },
+    /// A request cannot be lifted into one method and wrapped for another.
+    #[error("lift from {from} and a call of {request}: must be one or the other")]
+    LiftAndWrap {
+        /// The single form's name.
+        from: String,
+        /// The other method's request.
+        request: String,
+    },
+    /// A path goes on below a field that holds no message.
+    #[error("{message}.{field}: is no message, so there is no field in it")]
+    NotAMessage {
+        /// The type's name.
+        message: String,
+        /// The field's name.
+        field: String,
+    },
+    /// What should tell entries apart may have many values in one of them.
+    #[error("{message}.{field}: must be a single value that is no message")]
+    NotOneValue {
+        /// The type's name.
+        message: String,
+        /// The field's name.
+        field: String,
+    },
+    /// Emptiness is looked at in an entry's own fields.
+    #[error("{field}: only an entry's own field can keep a call alone by being empty")]
+    EmptyElsewhere {
+        /// The field's path.
+        field: String,
+    },
+    /// More keys and discriminators than a scan remembers.
+    #[error("keys and discriminators: must be at most {bound} fields together; name fewer")]
+    ManyRemembered {
+        /// The bound.
+        bound: usize,
     },
 }

@@ -5,21 +5,22 @@
 //! and its records under their new numbers, in the order in which they came,
 //! since for a decoder the last of two equals wins. Everything else at the top
 //! level is the partition, equal in all, and written once: a second copy would
-//! double a list in it.
+//! double a list in it. A whole request is copied behind the tags and lengths
+//! of the other method's entry.
 
 use bytes::{Bytes, BytesMut};
 
 use super::{
     piece::{Form, Piece},
     plan::{Plan, Role},
-    record::records,
+    record::{records, varint_len},
 };
 
 impl Plan {
     /// Bytes that [`Plan::merge`] appends for these pieces.
     pub fn merged_len<'a>(&self, pieces: impl IntoIterator<Item = &'a Piece>) -> usize {
         let mut pieces = pieces.into_iter().peekable();
-        let partition = pieces.peek().map_or(0, |piece| piece.partition.len());
+        let partition = pieces.peek().map_or(0, |piece| piece.shared().len());
         pieces.fold(partition, |len, piece| len + piece.merged_len)
     }
 
@@ -43,7 +44,7 @@ impl Plan {
         let mut partition: Option<&Bytes> = None;
         for piece in pieces {
             let first = *partition.get_or_insert_with(|| {
-                put(&mut rest, &piece.partition);
+                put(&mut rest, piece.shared());
                 &piece.partition
             });
             // One comparison an entry, against one caller's fields leaking to another.
@@ -52,7 +53,8 @@ impl Plan {
                 "pieces of one batch are of one partition"
             );
             match piece.form {
-                Form::Batch if first.is_empty() => put(&mut rest, &piece.message),
+                Form::Whole => self.merge_whole(&piece.message, &mut rest),
+                Form::Batch if piece.shared().is_empty() => put(&mut rest, &piece.message),
                 Form::Batch => self.merge_scattered(&piece.message, &mut rest),
                 Form::Single => self.merge_single(piece, &mut rest),
             }
@@ -67,6 +69,33 @@ impl Plan {
                 put(rest, &message[record.start..record.end]);
             }
         }
+    }
+
+    /// Writes a whole request as one entry of the other method.
+    #[inline]
+    fn merge_whole(&self, message: &[u8], rest: &mut &mut [u8]) {
+        put_varint(rest, u64::from(self.batched) << 3 | 2);
+        put_varint(rest, self.wrapped_entry_len(message.len()) as u64);
+        if let Some(field) = self.wrapped_in() {
+            put_varint(rest, u64::from(field) << 3 | 2);
+            put_varint(rest, message.len() as u64);
+        }
+        put(rest, message);
+    }
+
+    /// Length of the other method's entry around a request of `len` bytes.
+    #[inline]
+    pub(super) fn wrapped_entry_len(&self, len: usize) -> usize {
+        self.wrapped_in().map_or(len, |field| {
+            varint_len(u64::from(field) << 3) + varint_len(len as u64) + len
+        })
+    }
+
+    /// Number of the entry's field that holds the request, if one does.
+    #[inline]
+    fn wrapped_in(&self) -> Option<u32> {
+        let field = self.wrap.as_ref()?.field.as_ref();
+        field.map(|&(number, _)| number)
     }
 
     /// Writes a single form as one entry.

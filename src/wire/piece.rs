@@ -2,6 +2,8 @@
 
 use bytes::Bytes;
 
+use super::key::Keys;
+
 /// What a scan says of a valid message.
 #[derive(Clone, Debug)]
 pub enum Scan {
@@ -20,6 +22,12 @@ pub enum Reason {
     Group,
     /// It has more other top-level fields than a partition may consist of.
     ManyFields,
+    /// A condition of the policy holds.
+    Condition,
+    /// Two of its entries have one key, and a batch takes a key once.
+    DuplicateKey,
+    /// Its entries differ in a field that must be equal in a batch.
+    MixedDiscriminator,
 }
 
 impl Reason {
@@ -30,6 +38,9 @@ impl Reason {
             Self::UnknownField => "unknown_field",
             Self::Group => "group",
             Self::ManyFields => "many_fields",
+            Self::Condition => "unbatchable_if",
+            Self::DuplicateKey => "duplicate_key",
+            Self::MixedDiscriminator => "mixed_discriminator",
         }
     }
 }
@@ -41,6 +52,8 @@ pub enum Form {
     Batch,
     /// One entry, its fields at the top of the message.
     Single,
+    /// One entry, the message as a whole.
+    Whole,
 }
 
 /// A scanned message that may be merged; only [`Plan::scan`](super::Plan::scan) makes one.
@@ -48,11 +61,14 @@ pub enum Form {
 pub struct Piece {
     pub(super) message: Bytes,
     pub(super) partition: Bytes,
+    /// Where in the partition the fields begin that are written.
+    pub(super) shared_at: usize,
     pub(super) merged_len: usize,
     /// Length of the entry that a single form becomes; 0 for the batch form.
     pub(super) lifted_len: usize,
     pub(super) entries: u32,
     pub(super) form: Form,
+    pub(super) keys: Keys,
 }
 
 impl Piece {
@@ -62,8 +78,9 @@ impl Piece {
         &self.message
     }
 
-    /// The top-level fields other than entries, in the order of their numbers,
-    /// presence included. Only pieces whose partitions are equal may be merged.
+    /// The values that the plan's discriminators have, then the top-level
+    /// fields other than entries, in the order of their numbers, presence
+    /// included. Only pieces whose partitions are equal may be merged.
     #[must_use]
     pub fn partition(&self) -> &Bytes {
         &self.partition
@@ -74,6 +91,18 @@ impl Piece {
     #[must_use]
     pub fn merged_len(&self) -> usize {
         self.merged_len
+    }
+
+    /// The top-level fields other than entries, which are written once.
+    pub(super) fn shared(&self) -> &[u8] {
+        &self.partition[self.shared_at..]
+    }
+
+    /// The hashes of its entries' keys, in order (see
+    /// [`key_hash`](super::key_hash)); none where the plan notes none.
+    #[must_use]
+    pub fn key_hashes(&self) -> &[u64] {
+        self.keys.as_slice()
     }
 
     /// How many entries it holds; at least one.

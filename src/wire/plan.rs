@@ -1,92 +1,19 @@
 //! What the hot path knows of a method: field numbers and kinds.
 //!
 //! A [`Shape`] is plain parts; [`Plan::new`] checks them once and builds the
-//! look-ups, so that neither scan nor merge can meet a shape that contradicts
-//! itself. Names are kept for error messages alone.
+//! look-ups, so that neither scan, merge nor split can meet a shape that
+//! contradicts itself. Names are kept for error messages and descriptions.
 
-use super::{error::PlanError, record::varint_len};
+use super::{
+    checked::{Checked, Table},
+    error::PlanError,
+    marks::{KeyPart, Marked},
+    record::varint_len,
+    shape::{Field, Is, KeyUse, Kind, Lift, ReplyShape, Shape, Wrap},
+};
 
-/// A method's requests as the policy describes them.
-#[derive(Clone, Debug, Default)]
-pub struct Shape {
-    /// Every message type within reach; fields refer to them by index.
-    pub messages: Vec<Message>,
-    /// The request's type.
-    pub request: usize,
-    /// Number of the repeated message field of the request that holds entries.
-    pub batched_field: u32,
-    /// The older single form that is served on the same path, if any.
-    pub lift: Option<Lift>,
-    /// Numbers of the entry's fields that together are its key; may be empty.
-    pub entry_key: Vec<u32>,
-}
-
-/// A message type.
-#[derive(Clone, Debug, Default)]
-pub struct Message {
-    /// Its full name, for error messages.
-    pub name: String,
-    /// Its fields; any other is unknown and keeps a call out of batches.
-    pub fields: Vec<Field>,
-}
-
-/// A field of a message type and what is asked of it.
-#[derive(Clone, Debug)]
-pub struct Field {
-    /// Its number.
-    pub number: u32,
-    /// Its name, for error messages.
-    pub name: String,
-    /// What it holds.
-    pub kind: Kind,
-    /// Whether it may stand more than once (or packed).
-    pub repeated: bool,
-    /// Whether it must be there: a message or list present, a scalar not its default.
-    pub require: bool,
-    /// Most bytes its value may have, if bounded.
-    pub max_len: Option<usize>,
-}
-
-/// What a field holds, as far as the wire shows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Integers, booleans and enumerations of variable length.
-    Varint,
-    /// Four bytes.
-    Fixed32,
-    /// Eight bytes.
-    Fixed64,
-    /// Any bytes.
-    Bytes,
-    /// A string, which must be UTF-8.
-    Text,
-    /// A message: an index into [`Shape::messages`].
-    Message(usize),
-    /// A proto2 group: never merged.
-    Group,
-}
-
-/// The single form: one entry whose fields stand at the top of the request.
-#[derive(Clone, Debug, Default)]
-pub struct Lift {
-    /// The single form's full name, for error messages.
-    pub from: String,
-    /// Its fields and where they go.
-    pub fields: Vec<LiftedField>,
-}
-
-/// One field of the single form.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LiftedField {
-    /// Its number at the top of the single form.
-    pub from: u32,
-    /// Its name there, for error messages.
-    pub name: String,
-    /// Its number within an entry.
-    pub to: u32,
-}
-
-/// A checked [`Shape`]: what [`Plan::scan`] and [`Plan::merge`] go by.
+/// A checked [`Shape`]: what [`Plan::scan`], [`Plan::merge`] and
+/// [`Plan::split`] go by.
 #[derive(Debug)]
 pub struct Plan {
     pub(super) messages: Vec<Checked>,
@@ -95,8 +22,18 @@ pub struct Plan {
     pub(super) batched: u32,
     pub(super) batched_name: String,
     pub(super) top: Table<Role>,
-    pub(super) lift: Option<Lift>,
+    pub(super) wrap: Option<Wrap>,
+    pub(super) keys: KeyUse,
+    pub(super) key_parts: Vec<KeyPart>,
+    /// Slots of the values that must be equal in all entries of a batch.
+    pub(super) discriminators: Vec<u8>,
+    /// Whether a scan has to remember any value of an entry.
+    pub(super) remembers: bool,
+    pub(super) reply: ReplyShape,
+    lift: Option<Lift>,
     entry_key: Vec<u32>,
+    discriminator_names: Vec<String>,
+    alone_if: Vec<(String, Is)>,
 }
 
 /// What a top-level field of a request means to a scan.
@@ -104,11 +41,9 @@ pub struct Plan {
 pub(super) enum Role {
     /// Holds entries.
     Batched,
-    /// A field of the single form, which becomes the entry field at `to`;
-    /// `bit` is that field's where it is required.
+    /// A field of the single form, which becomes the entry field at `to`.
     Lifted {
         to: usize,
-        bit: u64,
         number: u32,
         tag_len: usize,
         name: String,
@@ -117,77 +52,67 @@ pub(super) enum Role {
     Other(usize),
 }
 
-/// A message type with its look-up and its required fields as a bit set.
-#[derive(Debug)]
-pub(super) struct Checked {
-    pub(super) name: String,
-    pub(super) fields: Vec<Field>,
-    /// Field number to index in `fields` and, where required, its bit.
-    pub(super) by_number: Table<(usize, u64)>,
-    pub(super) required: u64,
-}
-
 impl Plan {
     /// Checks `shape` and builds the look-ups.
     ///
     /// # Errors
     /// Where the parts contradict each other.
     pub fn new(shape: Shape) -> Result<Self, PlanError> {
-        let Shape {
-            messages,
-            request,
-            batched_field,
-            lift,
-            entry_key,
-        } = shape;
-        let count = messages.len();
-        let exists = |index| {
-            if index < count {
-                Ok(index)
-            } else {
-                Err(PlanError::NoMessage { index, len: count })
-            }
-        };
-        exists(request)?;
-        for field in messages.iter().flat_map(|message| &message.fields) {
-            if let Kind::Message(index) = field.kind {
-                exists(index)?;
-            }
+        if let (Some(lift), Some(wrap)) = (&shape.lift, &shape.wrap) {
+            return Err(PlanError::LiftAndWrap {
+                from: lift.from.clone(),
+                request: wrap.request.clone(),
+            });
         }
+        let Marked {
+            messages,
+            marks,
+            request,
+            entry,
+            key_parts,
+            discriminators,
+            discriminator_names,
+            alone_if,
+        } = Marked::of(&shape)?;
+        let remembers = !key_parts.is_empty() || !discriminators.is_empty();
         let messages = messages
             .into_iter()
-            .map(Checked::new)
+            .zip(marks)
+            .map(|(message, marks)| Checked::new(message, marks))
             .collect::<Result<Vec<_>, _>>()?;
-        let batched = messages[request].field(batched_field)?;
-        let Field {
-            kind: Kind::Message(entry),
-            repeated: true,
-            ..
-        } = messages[request].fields[batched]
-        else {
-            return Err(PlanError::NotBatchable {
-                message: messages[request].name.clone(),
-                field: messages[request].fields[batched].name.clone(),
-            });
+        let batched_name = match &shape.wrap {
+            Some(wrap) => wrap.batched.clone(),
+            None => {
+                let batched = messages[request].field(shape.batched_field)?;
+                messages[request].fields[batched].field.name.clone()
+            }
         };
-        for &number in &entry_key {
-            messages[entry].field(number)?;
-        }
-        let top = top_level(
-            &messages[request],
-            batched_field,
-            &messages[entry],
-            lift.as_ref(),
-        )?;
+        let top = match &shape.wrap {
+            Some(_) => Table::default(),
+            None => top_level(
+                &messages[request],
+                shape.batched_field,
+                &messages[entry],
+                shape.lift.as_ref(),
+            )?,
+        };
         Ok(Self {
-            batched_name: messages[request].fields[batched].name.clone(),
             messages,
             request,
             entry,
-            batched: batched_field,
+            batched: shape.batched_field,
+            batched_name,
             top,
-            lift,
-            entry_key,
+            wrap: shape.wrap,
+            keys: shape.keys,
+            key_parts,
+            discriminators,
+            remembers,
+            reply: shape.reply,
+            lift: shape.lift,
+            entry_key: shape.entry_key,
+            discriminator_names,
+            alone_if,
         })
     }
 
@@ -197,7 +122,7 @@ impl Plan {
         self.batched
     }
 
-    /// Full name of the request's type.
+    /// Full name of the type of the requests that are scanned.
     #[must_use]
     pub fn request_name(&self) -> &str {
         &self.messages[self.request].name
@@ -210,15 +135,18 @@ impl Plan {
     }
 
     /// The fields of an entry.
-    #[must_use]
-    pub fn entry_fields(&self) -> &[Field] {
-        &self.messages[self.entry].fields
+    pub fn entry_fields(&self) -> impl Iterator<Item = &Field> {
+        let fields = self.messages[self.entry].fields.iter();
+        fields.map(|known| &known.field)
     }
 
-    /// The request's fields other than the one that holds entries.
+    /// The request's fields other than the one that holds entries; none where
+    /// a request is an entry as a whole.
     pub fn other_fields(&self) -> impl Iterator<Item = &Field> {
         let fields = self.messages[self.request].fields.iter();
-        fields.filter(|field| field.number != self.batched)
+        fields
+            .map(|known| &known.field)
+            .filter(|field| self.wrap.is_none() && field.number != self.batched)
     }
 
     /// Numbers of the entry's fields that together are its key.
@@ -227,53 +155,42 @@ impl Plan {
         &self.entry_key
     }
 
+    /// What a scan does with keys.
+    #[must_use]
+    pub fn keys(&self) -> KeyUse {
+        self.keys
+    }
+
+    /// Names of the fields, from the request down, that must be equal in all
+    /// entries of a batch.
+    #[must_use]
+    pub fn discriminators(&self) -> &[String] {
+        &self.discriminator_names
+    }
+
+    /// Names of the fields, from the request down, that keep a request out of
+    /// batches, and when.
+    #[must_use]
+    pub fn alone_if(&self) -> &[(String, Is)] {
+        &self.alone_if
+    }
+
     /// The single form that is lifted into entries, if any.
     #[must_use]
     pub fn lift(&self) -> Option<&Lift> {
         self.lift.as_ref()
     }
-}
 
-impl Checked {
-    fn new(message: Message) -> Result<Self, PlanError> {
-        let Message { name, fields } = message;
-        let count = fields.iter().filter(|field| field.require).count();
-        if count > u64::BITS as usize {
-            return Err(PlanError::ManyRequired {
-                message: name,
-                count,
-            });
-        }
-        let mut required = 0_u64;
-        let mut rows = Vec::with_capacity(fields.len());
-        for (index, field) in fields.iter().enumerate() {
-            let mut bit = 0;
-            if field.require {
-                bit = 1 << required.count_ones();
-                required |= bit;
-            }
-            rows.push((field.number, (index, bit)));
-        }
-        let by_number = Table::new(rows).map_err(|number| PlanError::TwiceTheNumber {
-            message: name.clone(),
-            number,
-        })?;
-        Ok(Self {
-            name,
-            fields,
-            by_number,
-            required,
-        })
+    /// The other method's entry around a whole request, if that is the form.
+    #[must_use]
+    pub fn wrap(&self) -> Option<&Wrap> {
+        self.wrap.as_ref()
     }
 
-    fn field(&self, number: u32) -> Result<usize, PlanError> {
-        self.by_number
-            .at(number)
-            .map(|&(index, _)| index)
-            .ok_or_else(|| PlanError::NoField {
-                message: self.name.clone(),
-                number,
-            })
+    /// What becomes of a reply.
+    #[must_use]
+    pub fn reply(&self) -> &ReplyShape {
+        &self.reply
     }
 }
 
@@ -287,9 +204,9 @@ fn top_level(
         .fields
         .iter()
         .enumerate()
-        .map(|(index, field)| match field.number == batched {
-            true => (field.number, Role::Batched),
-            false => (field.number, Role::Other(index)),
+        .map(|(index, known)| match known.field.number {
+            number if number == batched => (number, Role::Batched),
+            number => (number, Role::Other(index)),
         })
         .collect();
     for lifted in lift.iter().flat_map(|lift| &lift.fields) {
@@ -301,10 +218,8 @@ fn top_level(
                 number: lifted.from,
             });
         }
-        let to = entry.field(lifted.to)?;
         let role = Role::Lifted {
-            to,
-            bit: entry.by_number.at(lifted.to).map_or(0, |&(_, bit)| bit),
+            to: entry.field(lifted.to)?,
             number: lifted.to,
             tag_len: varint_len(u64::from(lifted.to) << 3),
             name: lifted.name.clone(),
@@ -317,38 +232,22 @@ fn top_level(
     })
 }
 
-/// In a [`Table`]: no row has this number.
-const ABSENT: u8 = u8::MAX;
-
-/// Rows by field number. Nearly all numbers are below 32, so those are found
-/// by index and only the others by search.
-#[derive(Debug)]
-pub(super) struct Table<T> {
-    low: [u8; 32],
-    rows: Vec<(u32, T)>,
-}
-
-impl<T> Table<T> {
-    /// Fails with the number that stands twice.
-    fn new(mut rows: Vec<(u32, T)>) -> Result<Self, u32> {
-        rows.sort_by_key(|&(number, _)| number);
-        if let Some(pair) = rows.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-            return Err(pair[0].0);
-        }
-        let mut low = [ABSENT; 32];
-        for (index, &(number, _)) in rows.iter().enumerate().take_while(|(_, row)| row.0 < 32) {
-            low[number as usize] = index as u8; // at most 32 rows come before number 32
-        }
-        Ok(Self { low, rows })
-    }
-
-    #[inline]
-    pub(super) fn at(&self, number: u32) -> Option<&T> {
-        let index = match self.low.get(number as usize) {
-            Some(&ABSENT) => return None,
-            Some(&index) => usize::from(index),
-            None => self.rows.binary_search_by_key(&number, |row| row.0).ok()?,
-        };
-        self.rows.get(index).map(|(_, value)| value)
+/// The type of the entries that field `number` of `message` holds.
+pub(super) fn entries_of(message: &super::shape::Message, number: u32) -> Result<usize, PlanError> {
+    let field = message.fields.iter().find(|field| field.number == number);
+    match field {
+        None => Err(PlanError::NoField {
+            message: message.name.clone(),
+            number,
+        }),
+        Some(Field {
+            kind: Kind::Message(entry),
+            repeated: true,
+            ..
+        }) => Ok(*entry),
+        Some(field) => Err(PlanError::NotBatchable {
+            message: message.name.clone(),
+            field: field.name.clone(),
+        }),
     }
 }

@@ -110,6 +110,11 @@ impl Record {
         &message[self.payload..self.end]
     }
 
+    /// The value of a varint; 0 where it is none.
+    pub(super) fn varint(&self, message: &[u8]) -> u64 {
+        varint(message, self.value, self.start).map_or(0, |(value, _)| value)
+    }
+
     /// Whether the value is its type's default: zero, or no bytes.
     pub(super) fn is_default(&self, message: &[u8]) -> bool {
         let payload = self.payload(message);

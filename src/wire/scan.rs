@@ -11,15 +11,18 @@
 //! exception is a message whose other top-level fields are scattered, and
 //! those bytes are the partition that it belongs to.
 
-use std::str::Utf8Error;
-
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::{
-    error::ScanError,
+    checked::Known,
+    error::{Refusal, ScanError, empty, not_utf8, too_long, wire_type},
+    key::{self, Keys},
+    marks::SLOTS,
+    partition::{Other, Span, value_at},
     piece::{Form, Piece, Reason, Scan},
-    plan::{Checked, Field, Kind, Plan, Role},
+    plan::{Plan, Role},
     record::{self, MAX_DEPTH, Malformed, Record, Wire, varint_len},
+    shape::{Field, KeyUse, Kind},
 };
 
 /// A gRPC frame's length has 32 bits.
@@ -27,9 +30,6 @@ const MAX_MESSAGE: usize = u32::MAX as usize;
 /// Most records outside the batched field that a mergeable message may have:
 /// real requests have a handful, and each costs the scan memory.
 const MAX_OTHERS: usize = 64;
-
-/// Boxed, so that the answer to every check fits in registers.
-type Refusal = Box<ScanError>;
 
 /// What one pass gathers.
 #[derive(Default)]
@@ -40,7 +40,19 @@ struct Tally {
     /// Length of the single form's fields once they are renumbered.
     lifted_len: usize,
     lifted: Lifted,
-    others: Vec<(u32, usize, usize)>,
+    others: Vec<Other>,
+    /// Values of the entry that is being read, as the plan wants them remembered.
+    slots: [Span; SLOTS],
+    /// The same of the first entry.
+    first: [Span; SLOTS],
+    keys: Keys,
+}
+
+impl Tally {
+    #[inline]
+    fn alone(&mut self, reason: Reason) {
+        self.alone = self.alone.or(Some(reason));
+    }
 }
 
 /// Whether the single form was met, and which required fields it held.
@@ -66,30 +78,59 @@ impl Plan {
         }
         let buf = &message[..];
         let mut tally = Tally::default();
-        let mut at = 0;
-        while at < buf.len() {
-            let read = record::read(buf, at).map_err(|why| *self.malformed(self.request, why))?;
-            self.top_record(buf, &read, &mut tally)
-                .map_err(|refusal| *refusal)?;
-            at = read.end;
+        let form = match &self.wrap {
+            None => self.top(buf, &mut tally),
+            Some(_) => self.whole(buf, &mut tally),
+        };
+        let form = form.map_err(|refusal| *refusal)?;
+        if self.keys == KeyUse::Distinct && tally.keys.repeat() {
+            tally.alone(Reason::DuplicateKey);
         }
-        let form = self.form(&tally).map_err(|refusal| *refusal)?;
         if let Some(reason) = tally.alone {
             return Ok(Scan::Alone(reason));
         }
         let (entries, merged_len) = match form {
             Form::Batch => (tally.entries, tally.batched_len),
             Form::Single => (1, self.entry_len(tally.lifted_len)),
+            Form::Whole => (1, self.wrapped_len(buf.len())),
         };
-        let partition = partition(message, tally.others);
+        let others = std::mem::take(&mut tally.others);
+        let (partition, shared_at) = self.partition(message, others, &tally.first);
         Ok(Scan::Merge(Piece {
             message: message.clone(),
             partition,
+            shared_at,
             merged_len,
             lifted_len: tally.lifted_len,
             entries,
             form,
+            keys: tally.keys,
         }))
+    }
+
+    /// Reads a request that holds entries, or is the single form of one.
+    #[inline]
+    fn top(&self, buf: &[u8], tally: &mut Tally) -> Result<Form, Refusal> {
+        let mut at = 0;
+        while at < buf.len() {
+            let read = record::read(buf, at).map_err(|why| self.malformed(self.request, why))?;
+            self.top_record(buf, &read, tally)?;
+            at = read.end;
+        }
+        let form = self.form(tally)?;
+        if form == Form::Single {
+            self.end_entry(buf, tally);
+        }
+        Ok(form)
+    }
+
+    /// Reads a request that is an entry as a whole.
+    #[inline]
+    fn whole(&self, buf: &[u8], tally: &mut Tally) -> Result<Form, Refusal> {
+        // Depth 2: so deep it will lie in the other method's request.
+        self.message(self.entry, buf, 0, buf.len(), 2, tally)?;
+        self.end_entry(buf, tally);
+        Ok(Form::Whole)
     }
 
     #[inline]
@@ -101,31 +142,25 @@ impl Plan {
                 tally.batched_len += read.end - read.start;
             }
             Some(Role::Lifted {
-                to,
-                bit,
-                tag_len,
-                name,
-                ..
+                to, tag_len, name, ..
             }) => {
-                let field = &self.messages[self.entry].fields[*to];
+                let known = &self.messages[self.entry].fields[*to];
                 // Depth 2: a lifted value ends up inside an entry.
-                let alone = self.value(field, name, buf, read, 2)?;
-                tally.alone = tally.alone.or(alone);
+                self.value(known, name, buf, read, 2, tally)?;
                 tally.lifted.any = true;
-                tally.lifted.held = hold(tally.lifted.held, *bit, field, read, buf);
+                tally.lifted.held = hold(tally.lifted.held, known, read, buf);
                 tally.lifted_len += tag_len + (read.end - read.value);
             }
             Some(Role::Other(index)) => {
-                let field = &self.messages[self.request].fields[*index];
-                let alone = self.value(field, &field.name, buf, read, 1)?;
-                tally.alone = tally.alone.or(alone);
+                let known = &self.messages[self.request].fields[*index];
+                self.value(known, &known.field.name, buf, read, 1, tally)?;
                 if tally.others.len() < MAX_OTHERS {
                     tally.others.push((read.number, read.start, read.end));
                 } else {
-                    tally.alone = tally.alone.or(Some(Reason::ManyFields));
+                    tally.alone(Reason::ManyFields);
                 }
             }
-            None => tally.alone = tally.alone.or(Some(unknown(read))),
+            None => tally.alone(unknown(read)),
         }
         Ok(())
     }
@@ -136,11 +171,31 @@ impl Plan {
         if read.wire != Wire::Len {
             return Err(wire_type(&self.batched_name, read.wire, Wire::Len));
         }
-        let alone = self
-            .message(self.entry, buf, read.payload, read.end, 1)
+        self.message(self.entry, buf, read.payload, read.end, 1, tally)
             .map_err(|refusal| Box::new(refusal.under(&self.batched_name, Some(tally.entries))))?;
-        tally.alone = tally.alone.or(alone);
+        self.end_entry(buf, tally);
         Ok(())
+    }
+
+    /// Takes what was remembered of an entry.
+    #[inline]
+    fn end_entry(&self, buf: &[u8], tally: &mut Tally) {
+        if !self.remembers {
+            return;
+        }
+        let slots = std::mem::take(&mut tally.slots);
+        if !self.key_parts.is_empty() {
+            tally.keys.push(key::of_entry(&self.key_parts, &slots, buf));
+        }
+        if self.discriminators.is_empty() {
+        } else if tally.entries == 0 {
+            tally.first = slots;
+        } else if self.discriminators.iter().any(|&slot| {
+            let (one, other) = (slots[usize::from(slot)], tally.first[usize::from(slot)]);
+            value_at(buf, one) != value_at(buf, other)
+        }) {
+            tally.alone(Reason::MixedDiscriminator);
+        }
     }
 
     /// Checks the message of type `index` that lies at `at..end`.
@@ -151,30 +206,32 @@ impl Plan {
         mut at: usize,
         end: usize,
         depth: u32,
-    ) -> Result<Option<Reason>, Refusal> {
+        tally: &mut Tally,
+    ) -> Result<(), Refusal> {
         let message = &self.messages[index];
         if depth > MAX_DEPTH {
             return Err(self.malformed(index, Malformed::Depth { at }));
         }
         let within = &buf[..end];
-        let mut alone = None;
         let mut held = 0;
         while at < end {
             let read = record::read(within, at).map_err(|why| self.malformed(index, why))?;
             match message.by_number.at(read.number) {
-                Some(&(index, bit)) => {
-                    let field = &message.fields[index];
-                    let reason = self.value(field, &field.name, within, &read, depth + 1)?;
-                    alone = alone.or(reason);
-                    held = hold(held, bit, field, &read, within);
+                Some(&index) => {
+                    let known = &message.fields[index];
+                    self.value(known, &known.field.name, within, &read, depth + 1, tally)?;
+                    held = hold(held, known, &read, within);
                 }
-                None => alone = alone.or(Some(unknown(&read))),
+                None => tally.alone(unknown(&read)),
             }
             at = read.end;
         }
+        if held & message.expected != message.expected {
+            tally.alone(Reason::Condition);
+        }
         match message.missing(held) {
             Some(field) => Err(empty(&field.name)),
-            None => Ok(alone),
+            None => Ok(()),
         }
     }
 
@@ -182,12 +239,17 @@ impl Plan {
     #[inline]
     fn value(
         &self,
-        field: &Field,
+        known: &Known,
         name: &str,
         buf: &[u8],
         read: &Record,
         depth: u32,
-    ) -> Result<Option<Reason>, Refusal> {
+        tally: &mut Tally,
+    ) -> Result<(), Refusal> {
+        let Known { field, mark, .. } = known;
+        if mark.alone {
+            tally.alone(Reason::Condition);
+        }
         let expected = match field.kind {
             Kind::Bytes | Kind::Text | Kind::Message(_) => Wire::Len,
             Kind::Varint => Wire::Varint,
@@ -198,7 +260,7 @@ impl Plan {
         if read.wire != expected {
             let packed = field.repeated && read.wire == Wire::Len && expected != Wire::Group;
             return match packed {
-                true => self.packed(buf, read, expected).map(|()| None),
+                true => self.packed(buf, read, expected),
                 false => Err(wire_type(name, read.wire, expected)),
             };
         }
@@ -207,16 +269,23 @@ impl Plan {
             Some(max) if payload.len() > max => return Err(too_long(name, payload.len(), max)),
             _ => {}
         }
+        if mark.slot > 0 {
+            // A frame's length has 32 bits, and so has every offset in it.
+            tally.slots[usize::from(mark.slot) - 1] = (read.payload as u32, read.end as u32);
+        }
         match field.kind {
             Kind::Text => {
                 let text = std::str::from_utf8(payload);
-                text.map(|_| None).map_err(|error| not_utf8(name, error))
+                text.map(|_| ()).map_err(|error| not_utf8(name, error))
             }
             Kind::Message(index) => self
-                .message(index, buf, read.payload, read.end, depth)
+                .message(index, buf, read.payload, read.end, depth, tally)
                 .map_err(|refusal| Box::new(refusal.under(name, None))),
-            Kind::Group => Ok(Some(Reason::Group)),
-            Kind::Bytes | Kind::Varint | Kind::Fixed32 | Kind::Fixed64 => Ok(None),
+            Kind::Group => {
+                tally.alone(Reason::Group);
+                Ok(())
+            }
+            Kind::Bytes | Kind::Varint | Kind::Fixed32 | Kind::Fixed64 => Ok(()),
         }
     }
 
@@ -244,13 +313,19 @@ impl Plan {
 
     /// Which form the message has, once it has been read to its end.
     #[inline]
-    fn form(&self, tally: &Tally) -> Result<Form, Refusal> {
+    fn form(&self, tally: &mut Tally) -> Result<Form, Refusal> {
         match (tally.entries > 0, tally.lifted.any) {
             (true, false) => Ok(Form::Batch),
-            (false, true) => match self.messages[self.entry].missing(tally.lifted.held) {
-                None => Ok(Form::Single),
-                Some(field) => Err(empty(self.single_name(field))),
-            },
+            (false, true) => {
+                let entry = &self.messages[self.entry];
+                if tally.lifted.held & entry.expected != entry.expected {
+                    tally.alone(Reason::Condition);
+                }
+                match entry.missing(tally.lifted.held) {
+                    None => Ok(Form::Single),
+                    Some(field) => Err(empty(self.single_name(field))),
+                }
+            }
             (batch, _) => Err(self.no_form(batch)),
         }
     }
@@ -292,6 +367,12 @@ impl Plan {
         varint_len(u64::from(self.batched) << 3) + varint_len(len as u64) + len
     }
 
+    /// Bytes that a whole request of `len` bytes takes in a merged message.
+    #[inline]
+    fn wrapped_len(&self, len: usize) -> usize {
+        self.entry_len(self.wrapped_entry_len(len))
+    }
+
     #[cold]
     fn malformed(&self, message: usize, why: Malformed) -> Refusal {
         Box::new(ScanError::Malformed {
@@ -301,10 +382,11 @@ impl Plan {
     }
 }
 
-/// `held` with `read`, a record of `field`, whose bit is `bit`, taken into account.
+/// `held` with `read`, a record of `known`, taken into account.
 #[inline]
-fn hold(held: u64, bit: u64, field: &Field, read: &Record, buf: &[u8]) -> u64 {
-    if bit == 0 {
+fn hold(held: u64, known: &Known, read: &Record, buf: &[u8]) -> u64 {
+    let Known { field, bit, .. } = known;
+    if *bit == 0 {
         return held;
     }
     // Of a scalar that stands twice the last counts, as for any decoder.
@@ -315,81 +397,10 @@ fn hold(held: u64, bit: u64, field: &Field, read: &Record, buf: &[u8]) -> u64 {
     }
 }
 
-impl Checked {
-    /// The first required field that is not among `held`.
-    #[inline]
-    fn missing(&self, held: u64) -> Option<&Field> {
-        if held & self.required == self.required {
-            return None;
-        }
-        self.fields.iter().find(|field| {
-            field.require
-                && self
-                    .by_number
-                    .at(field.number)
-                    .is_some_and(|&(_, bit)| held & bit == 0)
-        })
-    }
-}
-
 #[cold]
 fn unknown(read: &Record) -> Reason {
     match read.wire {
         Wire::Group => Reason::Group,
         _ => Reason::UnknownField,
-    }
-}
-
-#[cold]
-fn wire_type(field: &str, found: Wire, expected: Wire) -> Refusal {
-    Box::new(ScanError::WireType {
-        field: field.to_owned(),
-        found,
-        expected,
-    })
-}
-
-#[cold]
-fn too_long(field: &str, len: usize, max: usize) -> Refusal {
-    Box::new(ScanError::TooLong {
-        field: field.to_owned(),
-        len,
-        max,
-    })
-}
-
-#[cold]
-fn not_utf8(field: &str, error: Utf8Error) -> Refusal {
-    Box::new(ScanError::NotUtf8 {
-        field: field.to_owned(),
-        valid: error.valid_up_to(),
-    })
-}
-
-#[cold]
-fn empty(field: &str) -> Refusal {
-    Box::new(ScanError::Empty {
-        field: field.to_owned(),
-    })
-}
-
-/// The bytes of `others` in the order of their numbers; the order of equal
-/// numbers is theirs, since it is the order of a repeated field's elements.
-#[inline]
-fn partition(message: &Bytes, mut others: Vec<(u32, usize, usize)>) -> Bytes {
-    if others.is_empty() {
-        return Bytes::new();
-    }
-    others.sort_by_key(|&(number, ..)| number);
-    let contiguous = others.windows(2).all(|pair| pair[0].2 == pair[1].1);
-    match (contiguous, others.first(), others.last()) {
-        (true, Some(&(_, start, _)), Some(&(_, _, end))) => message.slice(start..end),
-        _ => {
-            let mut bytes = BytesMut::new();
-            others
-                .iter()
-                .for_each(|&(_, start, end)| bytes.extend_from_slice(&message[start..end]));
-            bytes.freeze()
-        }
     }
 }

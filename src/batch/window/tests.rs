@@ -269,3 +269,60 @@ proptest! {
         }
     }
 }
+
+/// Seals entries whose key is their number modulo ten.
+fn seal_by_key(window: &mut Window<u32>, now: Instant) -> Vec<u32> {
+    const KEYS: [u64; 10] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
+    let key = |entry: &u32| (*entry % 10) as usize;
+    let sealed = window.seal_distinct(now, waiting, |entry| &KEYS[key(entry)..=key(entry)]);
+    sealed.entries.iter().map(|held| held.entry).collect()
+}
+
+#[test]
+fn two_entries_of_one_key_are_never_in_one_batch_and_keep_their_order() {
+    let now = Instant::now();
+    let mut window = Window::new(settings(100, 1000));
+    for entry in [1, 11, 2, 21, 12, 3] {
+        window.push(held(entry, now));
+    }
+    assert_eq!(seal_by_key(&mut window, now), [1, 2, 3]);
+    assert_eq!((window.count(), window.bytes()), (3, 30));
+    assert_eq!(seal_by_key(&mut window, now), [11, 12]);
+    assert_eq!(seal_by_key(&mut window, now), [21]);
+    assert!(window.is_empty());
+}
+
+#[test]
+fn a_busy_key_lets_those_of_other_keys_pass_within_a_bound() {
+    let now = Instant::now();
+    let mut window = Window::new(settings(4, 1000));
+    (0..10).for_each(|n| window.push(held(10 * n, now)));
+    window.push(held(7, now));
+    assert_eq!(
+        seal_by_key(&mut window, now),
+        [0],
+        "7 stands too far behind"
+    );
+    (0..5).for_each(|n| assert_eq!(seal_by_key(&mut window, now)[0], 10 * (n + 1)));
+    assert_eq!(seal_by_key(&mut window, now), [60, 7]);
+    assert_eq!(window.count(), 3);
+}
+
+#[test]
+fn nobody_passes_one_who_waits_for_a_key_that_both_have() {
+    let now = Instant::now();
+    let mut window = Window::new(settings(100, 1000));
+    (0..3).for_each(|entry| window.push(held(entry, now)));
+    const KEYS: [&[u64]; 3] = [&[1], &[1, 2], &[2]];
+    let seal = |window: &mut Window<u32>| {
+        let sealed = window.seal_distinct(now, waiting, |entry| KEYS[*entry as usize]);
+        sealed
+            .entries
+            .iter()
+            .map(|held| held.entry)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(seal(&mut window), [0]);
+    assert_eq!(seal(&mut window), [1]);
+    assert_eq!(seal(&mut window), [2]);
+}

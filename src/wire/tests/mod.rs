@@ -1,9 +1,11 @@
 //! The rules of scan and merge, one promise a test, on hand-encoded bytes.
 
+mod forms;
 mod hazards;
 mod merging;
 #[cfg(feature = "full")]
 mod reference;
+mod splitting;
 
 use bytes::{Bytes, BytesMut};
 
@@ -115,6 +117,7 @@ fn shape() -> Shape {
             fields: vec![lifted(2, "client_id", 1), lifted(3, "session", 2)],
         }),
         entry_key: vec![1],
+        ..Shape::default()
     }
 }
 
