@@ -2,19 +2,26 @@
 //!
 //! Bodies go through as streams of frames, in both directions, so neither a
 //! message's bytes nor its flow control is touched. A caller that resets its
-//! stream drops the upstream's, and the other way round.
+//! stream resets the upstream's, and the other way round. Only where the
+//! upstream is gone does ferry speak for it: with a status, since a stream
+//! that merely breaks tells a caller nothing.
 
 use std::{
-    convert::Infallible,
-    task::{Context, Poll},
+    error::Error,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Instant,
 };
 
+use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
-use prometheus::IntCounterVec;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use prometheus::{IntCounter, IntCounterVec};
 use tonic::{Code, Status, body::Body, service::Routes};
-use tower::{Service, ServiceExt};
+use tower::ServiceExt;
 
-use crate::upstream::RemoteClient;
+use crate::upstream::{Receiving, RemoteClient};
 
 /// Where forwarded calls go.
 #[derive(Clone, Debug)]
@@ -29,59 +36,174 @@ pub enum Forward {
 #[derive(Clone, Debug)]
 pub struct Forwarder {
     to: Forward,
-    forwarded: IntCounterVec,
+    counts: Arc<Counts>,
 }
 
 impl Forwarder {
     /// Forwards to `to`, counting by status code in `forwarded`.
     #[must_use]
     pub fn new(to: Forward, forwarded: IntCounterVec) -> Self {
-        Self { to, forwarded }
+        let counts = Arc::new(Counts::new(&forwarded));
+        Self { to, counts }
     }
 
-    fn count(&self, response: &Response<Body>) {
-        // The status of a streamed reply comes in trailers, when the call is
-        // long counted; the reply that is a failure from the start says so here.
-        let code = match Status::from_header_map(response.headers()) {
-            Some(status) => code_name(status.code()),
-            None => "none",
-        };
-        self.forwarded.with_label_values(&[code]).inc();
+    /// Passes one call on, and its answer back as it comes. What remains of
+    /// its time until `deadline` goes along.
+    pub async fn forward<B>(
+        self,
+        request: Request<B>,
+        deadline: Option<Instant>,
+    ) -> Response<Forwarded>
+    where
+        B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        match self.to {
+            Forward::Remote(client) => {
+                let deadline = deadline.map(Into::into);
+                match client.send(request, deadline).await {
+                    Ok(response) => passed(response, self.counts),
+                    Err(status) => {
+                        self.counts.count(status.code() as usize);
+                        status.into_http()
+                    }
+                }
+            }
+            Forward::Local(routes) => {
+                let path = request.uri().path().to_owned();
+                let response = match routes.oneshot(request.map(Body::new)).await {
+                    Ok(response) => response,
+                    Err(never) => match never {},
+                };
+                let response = told_if_unknown(&path, response);
+                self.counts.count_of(response.headers());
+                response.map(Forwarded::Local)
+            }
+        }
     }
 }
 
-impl Service<Request<Body>> for Forwarder {
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = futures_util::future::BoxFuture<'static, Result<Response<Body>, Infallible>>;
+/// A reply on its way through, counted when its status has come.
+fn passed(response: Response<Receiving>, counts: Arc<Counts>) -> Response<Forwarded> {
+    let only_head = response.body().is_end_stream();
+    if only_head {
+        counts.count_of(response.headers());
+    }
+    response.map(|body| {
+        Forwarded::Remote(Passing {
+            body,
+            counts: (!only_head).then_some(counts),
+            ended: false,
+        })
+    })
+}
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
+/// A forwarded reply's body.
+#[derive(Debug)]
+pub enum Forwarded {
+    /// Of a remote upstream.
+    Remote(Passing),
+    /// Of a service of this process, or of none: a status stands in headers.
+    Local(Body),
+}
+
+impl Default for Forwarded {
+    fn default() -> Self {
+        Self::Local(Body::empty())
+    }
+}
+
+/// A remote upstream's body as it comes.
+#[derive(Debug)]
+pub struct Passing {
+    body: Receiving,
+    /// `None` once the call is counted.
+    counts: Option<Arc<Counts>>,
+    ended: bool,
+}
+
+impl Passing {
+    fn count(&mut self, trailers: &HeaderMap) {
+        if let Some(counts) = self.counts.take() {
+            counts.count_of(trailers);
+        }
     }
 
-    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        let forwarder = self.clone();
-        Box::pin(async move {
-            let response = match &forwarder.to {
-                Forward::Remote(client) => {
-                    strip_hop_by_hop(request.headers_mut());
-                    match client.send(request).await {
-                        Ok(response) => response.map(Body::new),
-                        Err(status) => status.into_http(),
-                    }
+    /// A reset is passed on as what it is. A connection that was lost is no
+    /// caller's connection: the caller is told what is known.
+    fn broken(&mut self, status: Status) -> Result<Frame<Bytes>, Status> {
+        self.ended = true;
+        if let Some(counts) = self.counts.take() {
+            counts.count(status.code() as usize);
+        }
+        if status.source().is_some() {
+            return Err(status);
+        }
+        let mut trailers = HeaderMap::new();
+        status.add_header(&mut trailers)?;
+        Ok(Frame::trailers(trailers))
+    }
+}
+
+impl HttpBody for Passing {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        Poll::Ready(match frame {
+            Some(Ok(frame)) => {
+                if let Some(trailers) = frame.trailers_ref() {
+                    self.count(trailers);
                 }
-                Forward::Local(routes) => {
-                    let path = request.uri().path().to_owned();
-                    let response = match Routes::clone(routes).oneshot(request).await {
-                        Ok(response) => response,
-                        Err(never) => match never {},
-                    };
-                    told_if_unknown(&path, response)
-                }
-            };
-            forwarder.count(&response);
-            Ok(response)
+                Some(Ok(frame))
+            }
+            Some(Err(status)) => Some(self.broken(status)),
+            None => None,
         })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ended || self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl HttpBody for Forwarded {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        match &mut *self {
+            Self::Remote(body) => Pin::new(body).poll_frame(cx),
+            Self::Local(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Remote(body) => body.is_end_stream(),
+            Self::Local(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Remote(body) => body.size_hint(),
+            Self::Local(body) => body.size_hint(),
+        }
     }
 }
 
@@ -101,37 +223,66 @@ fn told_if_unknown(path: &str, response: Response<Body>) -> Response<Body> {
     Status::unimplemented(why).into_http()
 }
 
-/// Headers that name one hop's connection and must not be passed on.
-fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    for name in [
-        "connection",
-        "proxy-connection",
-        "keep-alive",
-        "transfer-encoding",
-        "upgrade",
-    ] {
-        headers.remove(name);
+/// The status codes' names, by their numbers.
+const CODES: [&str; 17] = [
+    "ok",
+    "cancelled",
+    "unknown",
+    "invalid_argument",
+    "deadline_exceeded",
+    "not_found",
+    "already_exists",
+    "permission_denied",
+    "resource_exhausted",
+    "failed_precondition",
+    "aborted",
+    "out_of_range",
+    "unimplemented",
+    "internal",
+    "unavailable",
+    "data_loss",
+    "unauthenticated",
+];
+
+/// A counter for each code, found once: a look-up a call would cost more than
+/// the counting.
+#[derive(Debug)]
+struct Counts {
+    codes: [IntCounter; CODES.len()],
+    none: IntCounter,
+}
+
+impl Counts {
+    fn new(forwarded: &IntCounterVec) -> Self {
+        Self {
+            codes: CODES.map(|code| forwarded.with_label_values(&[code])),
+            none: forwarded.with_label_values(&["none"]),
+        }
+    }
+
+    fn count(&self, code: usize) {
+        self.codes.get(code).unwrap_or(&self.none).inc();
+    }
+
+    /// Counts by the status in `headers`, without reading its message.
+    fn count_of(&self, headers: &HeaderMap) {
+        let status = headers.get("grpc-status");
+        let code = status.and_then(|status| status.to_str().ok()?.parse().ok());
+        self.count(code.unwrap_or(usize::MAX));
     }
 }
 
-const fn code_name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "ok",
-        Code::Cancelled => "cancelled",
-        Code::Unknown => "unknown",
-        Code::InvalidArgument => "invalid_argument",
-        Code::DeadlineExceeded => "deadline_exceeded",
-        Code::NotFound => "not_found",
-        Code::AlreadyExists => "already_exists",
-        Code::PermissionDenied => "permission_denied",
-        Code::ResourceExhausted => "resource_exhausted",
-        Code::FailedPrecondition => "failed_precondition",
-        Code::Aborted => "aborted",
-        Code::OutOfRange => "out_of_range",
-        Code::Unimplemented => "unimplemented",
-        Code::Internal => "internal",
-        Code::Unavailable => "unavailable",
-        Code::DataLoss => "data_loss",
-        Code::Unauthenticated => "unauthenticated",
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_is_counted_under_its_own_name() {
+        for (number, name) in CODES.iter().enumerate() {
+            let code = Code::from_i32(i32::try_from(number).expect("a small number"));
+            assert_eq!(code as usize, number);
+            let spoken = format!("{code:?}").to_lowercase();
+            assert_eq!(name.replace('_', ""), spoken);
+        }
     }
 }

@@ -34,6 +34,8 @@ pub mod stack;
 #[cfg(feature = "full")]
 pub mod telemetry;
 #[cfg(feature = "full")]
+mod transport;
+#[cfg(feature = "full")]
 pub mod upstream;
 pub mod wire;
 

@@ -11,6 +11,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use tonic::{Status, body::Body};
 
 use super::frame;
+use crate::forward::Forwarded;
 
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain");
@@ -29,7 +30,7 @@ pub enum AnswerBody {
     #[default]
     Nothing,
     /// Passed on as it comes.
-    Forwarded(Body),
+    Forwarded(Forwarded),
 }
 
 /// A unary call's good end: `message` in its frame, then `grpc-status: 0`.
@@ -48,7 +49,7 @@ pub fn status(status: Status) -> Response<AnswerBody> {
 
 /// The end of a request that is no gRPC call: a code and a line of text.
 pub(super) fn http(code: StatusCode, line: String) -> Response<AnswerBody> {
-    let mut response = Response::new(AnswerBody::Forwarded(Body::new(line)));
+    let mut response = Response::new(AnswerBody::Forwarded(Forwarded::Local(Body::new(line))));
     *response.status_mut() = code;
     response.headers_mut().insert(header::CONTENT_TYPE, TEXT);
     response

@@ -1,23 +1,24 @@
 //! One connection: HTTP/2 with prior knowledge, its guards, its drain.
 
-use std::{convert::Infallible, future::Future, time::Duration};
+use std::{convert::Infallible, future::Future, io, time::Duration};
 
+use bytes::BytesMut;
 use futures_util::FutureExt;
 use http::{Request, Response};
 use http_body::Body;
-use hyper::{
-    body::Incoming,
-    rt::{Read, Write},
-    server::conn::http2,
-    service::service_fn,
-};
+use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{io::AsyncWriteExt, net::TcpStream, sync::watch, task::coop::unconstrained};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    sync::watch,
+    task::coop::unconstrained,
+};
 
 use super::{
     drain::drain_begins,
     inline::{Inline, Streams},
 };
+use crate::transport::{Begun, Coalesced};
 
 /// Bounds of one connection.
 #[derive(Clone, Copy, Debug)]
@@ -52,21 +53,24 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
 /// What a client that speaks HTTP/1 is told, in its own language.
 const HTTP_1: &str = "this port speaks gRPC: use HTTP/2 without TLS, with prior knowledge\n";
 
-/// Serves one accepted socket until its client leaves or the drain is over.
-pub(super) async fn serve<F, Fut, B>(
-    mut socket: TcpStream,
+/// Serves one accepted socket, of whatever kind, until its client leaves or
+/// the drain is over.
+pub(super) async fn serve<IO, F, Fut, B>(
+    mut socket: IO,
     settings: ConnectionSettings,
     mut drain: watch::Receiver<bool>,
     answer: F,
 ) where
+    IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     F: Fn(Request<Incoming>) -> Fut + Clone + Send + Sync + 'static,
     Fut: Future<Output = Response<B>> + Send + 'static,
     B: Body + Send + 'static,
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let greeted = tokio::time::timeout(settings.preface_timeout, greeting(&socket)).await;
-    match greeted {
+    let mut first = BytesMut::with_capacity(PREFACE.len());
+    let greeting = greeting(&mut socket, &mut first);
+    match tokio::time::timeout(settings.preface_timeout, greeting).await {
         Ok(Ok(Greeting::Http2)) => {}
         Ok(Ok(Greeting::Http1)) => {
             // The client may be gone: then there is nobody to tell.
@@ -80,21 +84,20 @@ pub(super) async fn serve<F, Fut, B>(
         }
         Ok(Ok(Greeting::Other) | Err(_)) | Err(_) => return,
     }
-    // Small answers must not wait for a full segment.
-    let _ = socket.set_nodelay(true);
-    if let Err(error) = serve_http2(TokioIo::new(socket), settings, &mut drain, answer).await {
+    let socket = Begun::new(first.freeze(), socket);
+    if let Err(error) = serve_http2(socket, settings, &mut drain, answer).await {
         tracing::debug!(%error, "a connection ended with an error");
     }
 }
 
-async fn serve_http2<I, F, Fut, B>(
-    io: I,
+async fn serve_http2<IO, F, Fut, B>(
+    socket: IO,
     settings: ConnectionSettings,
     drain: &mut watch::Receiver<bool>,
     answer: F,
 ) -> Result<(), hyper::Error>
 where
-    I: Read + Write + Unpin,
+    IO: AsyncRead + AsyncWrite + Unpin,
     F: Fn(Request<Incoming>) -> Fut + Clone + Send + Sync + 'static,
     Fut: Future<Output = Response<B>> + Send + 'static,
     B: Body + Send + 'static,
@@ -102,6 +105,7 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let streams = Streams::default();
+    let socket = Coalesced::new(socket);
     let service = service_fn(move |request| answer(request).map(Ok::<_, Infallible>));
     let connection = http2::Builder::new(streams.clone())
         .timer(TokioTimer::new())
@@ -111,18 +115,20 @@ where
         .initial_connection_window_size(CONNECTION_WINDOW)
         // The reply's headers are the upstream's; ferry adds none of its own.
         .auto_date_header(false)
-        .serve_connection(io, service);
+        .serve_connection(TokioIo::new(socket.share()), service);
+    let driven = socket.drive(Box::pin(connection));
     // Unconstrained: tokio's budget is meant for one future a task. Here a
     // thousand share one, and each exhausted budget would cost a wake-up.
     // `Inline` bounds its own rounds.
     unconstrained(async {
-        let mut inline = Inline::new(connection, streams);
+        let mut inline = Inline::new(driven, streams);
         tokio::select! {
             done = &mut inline => return done,
             () = drain_begins(drain) => {}
         }
         // GOAWAY first; what was accepted is still answered.
-        inline.connection().graceful_shutdown();
+        let connection = inline.connection().get_mut().connection();
+        connection.as_mut().graceful_shutdown();
         inline.await
     })
     .await
@@ -134,25 +140,18 @@ enum Greeting {
     Other,
 }
 
-/// Looks at the first bytes without taking them.
-async fn greeting(socket: &TcpStream) -> std::io::Result<Greeting> {
-    let mut first = [0; PREFACE.len()];
-    let mut seen = 0;
-    loop {
-        let now = socket.peek(&mut first).await?;
-        if now >= PREFACE.len() || !PREFACE.starts_with(&first[..now]) {
-            return Ok(judge(&first[..now]));
+/// Reads as many of the first bytes as tell what is spoken.
+async fn greeting(
+    socket: &mut (impl AsyncRead + Unpin),
+    first: &mut BytesMut,
+) -> io::Result<Greeting> {
+    while first.len() < PREFACE.len() && PREFACE.starts_with(first) {
+        let room = PREFACE.len() - first.len();
+        if (&mut *socket).take(room as u64).read_buf(first).await? == 0 {
+            return Ok(Greeting::Other);
         }
-        if now == seen {
-            // Nothing new, or the end of the stream: do not spin on a peek
-            // that is ready for ever.
-            if now == 0 {
-                return Ok(Greeting::Other);
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        seen = now;
     }
+    Ok(judge(first))
 }
 
 fn judge(first: &[u8]) -> Greeting {

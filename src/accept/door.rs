@@ -20,8 +20,7 @@ use futures_util::{FutureExt, future::BoxFuture};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header, request::Parts};
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
-use tonic::{Code, Status, body::Body};
-use tower::ServiceExt;
+use tonic::{Code, Status};
 
 use super::{
     answer::{self, AnswerBody},
@@ -97,7 +96,10 @@ impl<S: Submit> Door<S> {
     /// Answers one call.
     pub fn answer(self: &Arc<Self>, request: Request<Incoming>) -> Answering<S> {
         let step = match self.router.route(request.uri().path()) {
-            Route::Forward => self.forward(request.map(Body::new)),
+            Route::Forward => {
+                let deadline = arrived(request.headers());
+                self.forward(request, deadline)
+            }
             Route::Batch(method) => match not_grpc(&request) {
                 Some(refusal) => Step::Refused {
                     response: Some(refusal),
@@ -113,9 +115,7 @@ impl<S: Submit> Door<S> {
 
     fn read(&self, method: usize, request: Request<Incoming>) -> Step<S::Answer> {
         let (parts, body) = request.into_parts();
-        // A deadline counts from the call's arrival, not from its last byte.
-        let deadline = metadata::deadline(&parts.headers)
-            .map(|timeout| tokio::time::Instant::now().into_std() + timeout);
+        let deadline = arrived(&parts.headers);
         let bound = HEADER + self.methods[method].max_message_bytes;
         Step::Reading {
             method,
@@ -174,7 +174,13 @@ impl<S: Submit> Door<S> {
         }
     }
 
-    fn next(&self, method: usize, mut parts: Parts, judged: Judged) -> Step<S::Answer> {
+    fn next(
+        &self,
+        method: usize,
+        mut parts: Parts,
+        deadline: Option<Instant>,
+        judged: Judged,
+    ) -> Step<S::Answer> {
         match judged {
             Judged::Batch(call) => Step::Waiting {
                 method,
@@ -183,7 +189,7 @@ impl<S: Submit> Door<S> {
             Judged::Alone(whole) => {
                 // A lifted body has another length than the one that came.
                 parts.headers.remove(header::CONTENT_LENGTH);
-                self.forward(Request::from_parts(parts, Body::new(whole)))
+                self.forward(Request::from_parts(parts, whole), deadline)
             }
             Judged::Refused(status) => {
                 self.methods[method].metrics.on_invalid();
@@ -195,13 +201,14 @@ impl<S: Submit> Door<S> {
     }
 
     /// Forwarding lives in a box: it is large, and rarer than what batches.
-    fn forward(&self, request: Request<Body>) -> Step<S::Answer> {
-        let forwarded = self.forward.clone().oneshot(request);
+    fn forward<B>(&self, request: Request<B>, deadline: Option<Instant>) -> Step<S::Answer>
+    where
+        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let forwarded = self.forward.clone().forward(request, deadline);
         Step::Forwarding {
-            response: Box::pin(forwarded.map(|done| match done {
-                Ok(response) => response.map(AnswerBody::Forwarded),
-                Err(never) => match never {},
-            })),
+            response: Box::pin(forwarded.map(|response| response.map(AnswerBody::Forwarded))),
         }
     }
 
@@ -269,7 +276,7 @@ impl<S: Submit> Future for Answering<S> {
                     let whole = ready!(reading.poll_whole(cx));
                     let parts = parts.take().expect("a body is read to its end once");
                     let judged = this.door.judge(*method, &parts.headers, *deadline, whole);
-                    this.door.next(*method, parts, judged)
+                    this.door.next(*method, parts, *deadline, judged)
                 }
                 StepProjection::Forwarding { response } => return response.poll_unpin(cx),
                 StepProjection::Refused { response } => {
@@ -280,6 +287,13 @@ impl<S: Submit> Future for Answering<S> {
             this.step.set(next);
         }
     }
+}
+
+/// When the caller stops waiting: counted from its call's arrival, not from
+/// the last byte.
+fn arrived(headers: &HeaderMap) -> Option<Instant> {
+    let timeout = metadata::deadline(headers)?;
+    tokio::time::Instant::now().into_std().checked_add(timeout)
 }
 
 /// gRPC over HTTP/2 is a POST of `application/grpc`, or of that and the name of

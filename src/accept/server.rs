@@ -113,6 +113,8 @@ where
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => match accepted {
                 Ok((socket, _)) => {
+                    // Small answers must not wait for a full segment.
+                    let _ = socket.set_nodelay(true);
                     let serve = connection::serve(
                         socket, settings, connection_drain.clone(), answer.clone(),
                     );

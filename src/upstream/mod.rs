@@ -1,8 +1,16 @@
 //! Where a batch goes: the Raft group in this process, or a service elsewhere.
 
+mod balance;
+mod client;
+mod dial;
 mod direct;
 mod embedded;
+mod exchange;
+mod fault;
 mod grpc;
+mod line;
+mod link;
+mod pool;
 mod reply;
 
 use std::{
@@ -14,9 +22,11 @@ use bytes::Bytes;
 use http::HeaderMap;
 use tonic::{Code, Status};
 
+pub use client::RemoteClient;
 pub use direct::Direct;
 pub use embedded::Embedded;
-pub use grpc::{Remote, RemoteClient};
+pub use exchange::Receiving;
+pub use grpc::Remote;
 pub use reply::BatchReply;
 
 use crate::{

@@ -1,0 +1,269 @@
+//! One write for all that one poll of a connection has to say.
+//!
+//! The HTTP/2 machine flushes whenever a frame of a few hundred bytes is
+//! ready, so a thousand small calls that are passed on in one go would cost a
+//! thousand writes. Here its writes and flushes only gather, and whoever polls
+//! the connection drains what was gathered once the machine has nothing more
+//! to add. Nothing waits any longer for it: the drain follows in the same poll.
+
+use std::{
+    future::Future,
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Gathered bytes past which the socket is asked at once: a few of its own
+/// buffers' worth would only be copied and kept.
+const GATHERED_MAX: usize = 64 << 10;
+/// A write of this size gains nothing from company, and pays for the copy.
+const DIRECT: usize = 8 << 10;
+/// What the buffer keeps once it is empty.
+const KEPT: usize = 16 << 10;
+
+/// The side that the HTTP/2 machine has.
+#[derive(Debug)]
+pub(crate) struct Coalesced<IO>(Arc<Mutex<Gathered<IO>>>);
+
+#[derive(Debug)]
+struct Gathered<IO> {
+    io: IO,
+    waiting: BytesMut,
+}
+
+/// A connection together with the draining of what it says.
+pub(crate) struct Driven<C, IO> {
+    connection: C,
+    socket: Arc<Mutex<Gathered<IO>>>,
+}
+
+impl<IO> Coalesced<IO> {
+    pub(crate) fn new(io: IO) -> Self {
+        Self(Arc::new(Mutex::new(Gathered {
+            io,
+            waiting: BytesMut::new(),
+        })))
+    }
+
+    /// For the machine that is made over this socket.
+    pub(crate) fn share(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+
+    /// Drives `connection`, which writes to this socket.
+    pub(crate) fn drive<C>(self, connection: C) -> Driven<C, IO> {
+        Driven {
+            connection,
+            socket: self.0,
+        }
+    }
+}
+
+impl<C, IO> Driven<C, IO> {
+    /// The connection itself.
+    pub(crate) fn connection(&mut self) -> &mut C {
+        &mut self.connection
+    }
+}
+
+impl<C, IO> Future for Driven<C, IO>
+where
+    C: Future + Unpin,
+    IO: AsyncWrite + Unpin,
+{
+    type Output = C::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<C::Output> {
+        let done = Pin::new(&mut self.connection).poll(cx);
+        // A socket that fails here fails the machine's next read too, which is
+        // where the fault is told; one that is full wakes this task again. A
+        // connection that ended well drained itself as it shut down; one that
+        // failed may still have its last word, GOAWAY, to say.
+        let _ = lock(&self.socket).poll_drain(cx);
+        done
+    }
+}
+
+/// Only ever contended if a connection moved threads in mid-poll, which it
+/// does not.
+fn lock<IO>(gathered: &Mutex<Gathered<IO>>) -> MutexGuard<'_, Gathered<IO>> {
+    gathered.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<IO: AsyncWrite + Unpin> Gathered<IO> {
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.waiting.is_empty() {
+            let written = ready!(Pin::new(&mut self.io).poll_write(cx, &self.waiting))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.waiting.advance(written);
+        }
+        if self.waiting.capacity() > GATHERED_MAX {
+            self.waiting = BytesMut::with_capacity(KEPT);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Takes all of `slices`, or, if they are large, what the socket takes.
+    fn poll_take(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let len: usize = slices.iter().map(|slice| slice.len()).sum();
+        if self.waiting.len() + len > GATHERED_MAX {
+            ready!(self.poll_drain(cx))?;
+        }
+        if len >= DIRECT {
+            // What was said before goes before.
+            ready!(self.poll_drain(cx))?;
+            return Pin::new(&mut self.io).poll_write_vectored(cx, slices);
+        }
+        slices
+            .iter()
+            .for_each(|slice| self.waiting.extend_from_slice(slice));
+        Poll::Ready(Ok(len))
+    }
+}
+
+impl<IO: AsyncRead + Unpin> AsyncRead for Coalesced<IO> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut lock(&self.0).io).poll_read(cx, buffer)
+    }
+}
+
+impl<IO: AsyncWrite + Unpin> AsyncWrite for Coalesced<IO> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        lock(&self.0).poll_take(cx, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        lock(&self.0).poll_take(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    /// Nothing is flushed here: [`Driven`] drains once the machine has ended
+    /// its turn.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut gathered = lock(&self.0);
+        ready!(gathered.poll_drain(cx))?;
+        Pin::new(&mut gathered.io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// Notes the size of every write that reaches it, and takes all.
+    #[derive(Debug, Default)]
+    struct Noting(Vec<usize>);
+
+    impl AsyncWrite for Noting {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.0.push(bytes.len());
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// Says `frames` of `len` bytes, flushing after each.
+    async fn say(mut socket: Coalesced<Noting>, frames: usize, len: usize) {
+        let frame = vec![7; len];
+        for _ in 0..frames {
+            socket.write_all(&frame).await.expect("it takes all");
+            socket.flush().await.expect("it takes all");
+        }
+    }
+
+    async fn writes(frames: usize, len: usize) -> Vec<usize> {
+        let socket = Coalesced::new(Noting::default());
+        let machine = Box::pin(say(socket.share(), frames, len));
+        let kept = socket.share();
+        socket.drive(machine).await;
+        std::mem::take(&mut lock(&kept.0).io.0)
+    }
+
+    #[tokio::test]
+    async fn what_one_poll_says_is_one_write() {
+        assert_eq!(writes(100, 300).await, [30_000]);
+    }
+
+    #[tokio::test]
+    async fn what_is_gathered_is_bounded_and_nothing_is_lost() {
+        let writes = writes(1_000, 4_000).await;
+        assert!(writes.iter().all(|len| *len <= GATHERED_MAX), "{writes:?}");
+        assert_eq!(writes.iter().sum::<usize>(), 4_000_000);
+    }
+
+    #[tokio::test]
+    async fn a_large_write_goes_out_after_what_came_before_it() {
+        let (near, mut far) = tokio::io::duplex(1 << 10);
+        let socket = Coalesced::new(near);
+        let mut machine = socket.share();
+        let driven = socket.drive(Box::pin(async move {
+            machine.write_all(b"small").await.expect("it is open");
+            machine.write_all(&[7; DIRECT]).await.expect("it is open");
+            machine.write_all(b"last").await.expect("it is open");
+            machine.shutdown().await.expect("it is open");
+        }));
+        let mut heard = Vec::new();
+        let ((), read) = tokio::join!(driven, far.read_to_end(&mut heard));
+        read.expect("it ends");
+        assert_eq!(heard.len(), 5 + DIRECT + 4);
+        assert!(heard.starts_with(b"small\x07") && heard.ends_with(b"\x07last"));
+    }
+
+    #[tokio::test]
+    async fn a_full_socket_holds_the_machine_up() {
+        let (near, _far) = tokio::io::duplex(1);
+        let mut machine = Coalesced::new(near);
+        let chunk = vec![0; DIRECT - 1];
+        let mut taken = 0;
+        while let Poll::Ready(written) =
+            poll_fn(|cx| Poll::Ready(Pin::new(&mut machine).poll_write(cx, &chunk))).await
+        {
+            taken += written.expect("it is open");
+            assert!(taken <= 2 * GATHERED_MAX, "{taken} bytes are kept");
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! One call on a connection: its request on the way there, its reply on the
+//! way back.
+//!
+//! A unary call's body is at hand when its headers are, and leaves with them
+//! at once. Any other is passed on by a task of its own, message by message as
+//! it comes, so that neither direction ever waits for the other.
+
+use std::{
+    error::Error,
+    future::poll_fn,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use h2::{Reason, RecvStream, SendStream};
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use tokio::task::JoinHandle;
+use tonic::Status;
+
+use super::{dial::Target, fault::Fault, line::Line, link::Carried};
+
+/// What a body's fault is, for whoever passes it on.
+pub(super) type Cause = Box<dyn Error + Send + Sync>;
+
+/// As much of a request's body as was there when the call was to be sent.
+pub(super) struct Outgoing<B> {
+    first: Option<Bytes>,
+    last: Option<HeaderMap>,
+    /// Came after the first, before the rest.
+    second: Option<Bytes>,
+    rest: Option<B>,
+    whole: bool,
+}
+
+impl<B> Outgoing<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    /// Takes what is there, waiting for nothing.
+    pub(super) async fn of(mut body: B) -> Result<Self, B::Error> {
+        let mut taken = Self {
+            first: None,
+            last: None,
+            second: None,
+            rest: None,
+            whole: true,
+        };
+        loop {
+            if body.is_end_stream() || taken.last.is_some() {
+                return Ok(taken);
+            }
+            if taken.second.is_some() {
+                break;
+            }
+            let frame = poll_fn(|cx| Poll::Ready(Pin::new(&mut body).poll_frame(cx))).await;
+            match frame {
+                Poll::Pending => break,
+                Poll::Ready(None) => return Ok(taken),
+                Poll::Ready(Some(frame)) => taken.keep(frame?),
+            }
+        }
+        taken.rest = Some(body);
+        taken.whole = false;
+        Ok(taken)
+    }
+
+    fn keep(&mut self, frame: Frame<Bytes>) {
+        match frame.into_data() {
+            Ok(bytes) if bytes.is_empty() => {}
+            Ok(bytes) if self.first.is_none() => self.first = Some(bytes),
+            Ok(bytes) => self.second = Some(bytes),
+            Err(frame) => self.last = frame.into_trailers().ok(),
+        }
+    }
+}
+
+impl<B> Outgoing<B> {
+    /// Whether the request has no body at all.
+    pub(super) fn is_empty(&self) -> bool {
+        self.whole && self.first.is_none() && self.last.is_none()
+    }
+
+    /// Whether all of it is here, so that it can be sent a second time.
+    pub(super) fn is_whole(&self) -> bool {
+        self.whole
+    }
+}
+
+impl<B> Outgoing<B>
+where
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<Cause>,
+{
+    /// Writes the body. The part that is still to come is passed on by a
+    /// task, which ends when the answer is dropped.
+    pub(super) fn send(&mut self, mut to: SendStream<Bytes>) -> Result<Option<Pump>, h2::Error> {
+        let early = [self.first.clone(), self.second.clone()];
+        if let Some(rest) = self.rest.take() {
+            let pump = tokio::spawn(pump(early, rest, to));
+            return Ok(Some(Pump(pump)));
+        }
+        let mut early = early.into_iter().flatten().peekable();
+        let trailers = self.last.clone();
+        while let Some(bytes) = early.next() {
+            let end = early.peek().is_none() && trailers.is_none();
+            to.send_data(bytes, end)?;
+        }
+        if let Some(trailers) = trailers {
+            to.send_trailers(trailers)?;
+        }
+        Ok(None)
+    }
+}
+
+/// A request's body on its way; dropping it leaves the upstream's stream.
+#[derive(Debug)]
+pub(super) struct Pump(JoinHandle<()>);
+
+impl Drop for Pump {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn pump<B>(early: [Option<Bytes>; 2], mut body: B, mut to: SendStream<Bytes>)
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<Cause>,
+{
+    for bytes in early.into_iter().flatten() {
+        if write(&mut to, bytes).await.is_err() {
+            return;
+        }
+    }
+    // An error says that the upstream has ended the call: nothing more is to
+    // be sent, and the reply tells why.
+    while let Ok(frame) = next(&mut body, &mut to).await {
+        let sent = match frame {
+            None => return drop(to.send_data(Bytes::new(), true)),
+            Some(Err(left)) => return to.send_reset(left),
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(bytes) => write(&mut to, bytes).await,
+                Err(frame) => {
+                    let trailers = frame.into_trailers().unwrap_or_default();
+                    return drop(to.send_trailers(trailers));
+                }
+            },
+        };
+        if sent.is_err() {
+            return;
+        }
+    }
+}
+
+/// The stream was ended by the other side.
+struct Ended;
+
+/// The next part of the body, or why its caller left it, unless the upstream
+/// resets the stream before.
+async fn next<B>(
+    body: &mut B,
+    to: &mut SendStream<Bytes>,
+) -> Result<Option<Result<Frame<Bytes>, Reason>>, Ended>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<Cause>,
+{
+    poll_fn(|cx| {
+        if to.poll_reset(cx).is_ready() {
+            return Poll::Ready(Err(Ended));
+        }
+        let left = |error: B::Error| reason_of(&*error.into());
+        let frame = Pin::new(&mut *body).poll_frame(cx);
+        frame.map(|frame| Ok(frame.map(|frame| frame.map_err(left))))
+    })
+    .await
+}
+
+/// Sends as the upstream's window opens, so that no more is held than came.
+async fn write(to: &mut SendStream<Bytes>, mut bytes: Bytes) -> Result<(), Ended> {
+    while !bytes.is_empty() {
+        to.reserve_capacity(bytes.len());
+        let room = poll_fn(|cx| to.poll_capacity(cx)).await;
+        let Some(Ok(room)) = room else {
+            return Err(Ended);
+        };
+        let part = bytes.split_to(room.min(bytes.len()));
+        to.send_data(part, false).map_err(|_| Ended)?;
+    }
+    Ok(())
+}
+
+/// With which reason a caller left: its own where it said one.
+fn reason_of(error: &(dyn Error + 'static)) -> Reason {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let said = error.downcast_ref().and_then(h2::Error::reason);
+        if let Some(reason) = said.filter(|reason| *reason != Reason::NO_ERROR) {
+            return reason;
+        }
+        cause = error.source();
+    }
+    Reason::CANCEL
+}
+
+/// A reply's body as it comes, its trailers last. Dropped before its end, it
+/// resets the upstream's stream.
+#[derive(Debug)]
+pub struct Receiving {
+    stream: RecvStream,
+    line: Arc<Line>,
+    ended: bool,
+    _pump: Option<Pump>,
+    _carried: Carried,
+}
+
+impl Receiving {
+    pub(super) fn new(
+        stream: RecvStream,
+        line: Arc<Line>,
+        pump: Option<Pump>,
+        carried: Carried,
+    ) -> Self {
+        Self {
+            stream,
+            line,
+            ended: false,
+            _pump: pump,
+            _carried: carried,
+        }
+    }
+}
+
+/// Why a reply broke off. Where the upstream reset its stream on purpose, that
+/// is the status' source, so that a server passes the reset on as it came.
+fn broken(target: &Target, error: h2::Error) -> Status {
+    let mut status = Fault::of(&target.name, &error).status;
+    if error.is_reset() && error.is_remote() {
+        status.set_source(Arc::new(error));
+    }
+    status
+}
+
+impl Body for Receiving {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = &mut *self;
+        if this.ended {
+            return Poll::Ready(None);
+        }
+        let broken = |error| Some(Err(broken(&this.line.target, error)));
+        if let Some(bytes) = ready!(this.stream.poll_data(cx)) {
+            let taken = bytes.and_then(|bytes| {
+                this.stream.flow_control().release_capacity(bytes.len())?;
+                Ok(Frame::data(bytes))
+            });
+            return Poll::Ready(taken.map_or_else(broken, |frame| Some(Ok(frame))));
+        }
+        let trailers = ready!(this.stream.poll_trailers(cx));
+        this.ended = true;
+        Poll::Ready(match trailers {
+            Ok(trailers) => trailers.map(|trailers| Ok(Frame::trailers(trailers))),
+            Err(error) => broken(error),
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ended || self.stream.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::default()
+    }
+}

@@ -1,0 +1,214 @@
+//! The lines to all addresses of an upstream, as its names stand for them.
+//!
+//! Names are looked up again and again, and a line is made or let go as the
+//! addresses change: a name is how a service moves.
+
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use tokio::{
+    net::lookup_host,
+    sync::watch,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+use super::{
+    balance,
+    dial::{Address, Target},
+    fault::Fault,
+    line::{self, Line, LineSettings},
+    link::Link,
+};
+
+/// How often a name is looked up, how soon again where that failed, and how
+/// long it may take.
+const RESOLVE_EVERY: Duration = Duration::from_secs(30);
+const RESOLVE_AGAIN: Duration = Duration::from_secs(1);
+const RESOLVE_WITHIN: Duration = Duration::from_secs(10);
+
+/// Every line of an upstream, and what keeps them.
+#[derive(Debug)]
+pub(super) struct Pool {
+    lines: ArcSwap<Vec<Kept>>,
+    /// Why the name that was last looked up has no address; moves with `lines`.
+    unresolved: watch::Sender<Option<(Arc<str>, String)>>,
+    settings: LineSettings,
+    /// Those who look names up; they end with the pool.
+    resolving: Mutex<JoinSet<()>>,
+}
+
+/// A line and the task that keeps it, for as long as it is in a list.
+#[derive(Clone, Debug)]
+struct Kept {
+    line: Arc<Line>,
+    _keeper: Arc<Keeper>,
+}
+
+#[derive(Debug)]
+struct Keeper(Arc<Line>, tokio::task::AbortHandle);
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.1.abort();
+        self.0.retire();
+    }
+}
+
+impl Kept {
+    fn start(target: Target, settings: LineSettings) -> Self {
+        let line = Line::new(target, settings);
+        let keeper = tokio::spawn(line::keep(Arc::clone(&line))).abort_handle();
+        Self {
+            _keeper: Arc::new(Keeper(Arc::clone(&line), keeper)),
+            line,
+        }
+    }
+}
+
+impl Pool {
+    pub(super) fn start(endpoints: Vec<Target>, settings: LineSettings) -> Arc<Self> {
+        let pool = Arc::new(Self {
+            lines: ArcSwap::default(),
+            unresolved: watch::Sender::new(None),
+            settings,
+            resolving: Mutex::default(),
+        });
+        let mut resolving = JoinSet::new();
+        for target in endpoints {
+            match &target.address {
+                Address::Name(..) => {
+                    resolving.spawn(resolve(Arc::downgrade(&pool), target));
+                }
+                Address::Tcp(_) => pool.stand_for(&target.clone(), [target]),
+            }
+        }
+        *pool
+            .resolving
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = resolving;
+        pool
+    }
+
+    /// From now on `endpoint` stands for `targets`.
+    fn stand_for(&self, endpoint: &Target, targets: impl IntoIterator<Item = Target>) {
+        let targets: Vec<_> = targets.into_iter().collect();
+        self.lines.rcu(|lines| {
+            let (own, others): (Vec<_>, Vec<_>) = lines
+                .iter()
+                .cloned()
+                .partition(|kept| kept.line.target.name == endpoint.name);
+            let kept = |target: &Target| {
+                let same = own
+                    .iter()
+                    .find(|kept| kept.line.target.address == target.address);
+                same.cloned()
+                    .unwrap_or_else(|| Kept::start(target.clone(), self.settings))
+            };
+            others
+                .into_iter()
+                .chain(targets.iter().map(kept))
+                .collect::<Vec<_>>()
+        });
+        self.unresolved.send_replace(None);
+    }
+
+    /// A line with a connection for one call, if there is one at once.
+    pub(super) fn ready(&self) -> Option<(Arc<Line>, Arc<Link>)> {
+        let lines = self.lines.load();
+        let line = &choose(&lines)?.line;
+        Some((Arc::clone(line), line.link()?))
+    }
+
+    /// The same as soon as there is one, or else why there is none.
+    pub(super) async fn connected(&self) -> Result<(Arc<Line>, Arc<Link>), Fault> {
+        let mut unresolved = self.unresolved.subscribe();
+        loop {
+            let why = unresolved.borrow_and_update().clone();
+            let line = choose(&self.lines.load()).map(|kept| Arc::clone(&kept.line));
+            match (line, why) {
+                (Some(line), _) => {
+                    let link = line.connected().await;
+                    let link = link.map_err(|why| Fault::unreachable(&line.target.name, &why))?;
+                    return Ok((line, link));
+                }
+                (None, Some((name, why))) => return Err(Fault::unreachable(&name, &why)),
+                // The sender is part of this pool.
+                (None, None) => drop(unresolved.changed().await),
+            }
+        }
+    }
+
+    /// Why no call can be sent now; `None` if one can, or will soon be tried.
+    pub(super) fn unreachable(&self) -> Option<String> {
+        let lines = self.lines.load();
+        let mut why = None;
+        for kept in lines.iter() {
+            let down = kept.line.down()?;
+            why = Some(format!(
+                "upstream {} cannot be reached: {down}",
+                kept.line.target.name
+            ));
+        }
+        let unresolved = || {
+            let unresolved = self.unresolved.borrow();
+            let (name, why) = unresolved.as_ref()?;
+            Some(format!("upstream {name} cannot be reached: {why}"))
+        };
+        why.or_else(unresolved)
+    }
+}
+
+fn choose(lines: &[Kept]) -> Option<&Kept> {
+    let place = balance::choose(
+        lines.len(),
+        |place| lines[place].line.load(),
+        |below| fastrand::usize(..below),
+    );
+    place.map(|place| &lines[place])
+}
+
+/// Looks a name up for as long as its pool is there.
+async fn resolve(pool: Weak<Pool>, endpoint: Target) {
+    let Address::Name(host, port) = &endpoint.address else {
+        return;
+    };
+    loop {
+        let found = timeout(RESOLVE_WITHIN, lookup_host((&**host, *port))).await;
+        let Some(pool) = pool.upgrade() else { return };
+        let pause = match found {
+            Ok(Ok(addresses)) => {
+                let addresses: BTreeSet<SocketAddr> = addresses.collect();
+                let target = |address| Target {
+                    address: Address::Tcp(address),
+                    ..endpoint.clone()
+                };
+                pool.stand_for(&endpoint, addresses.into_iter().map(target));
+                RESOLVE_EVERY
+            }
+            Ok(Err(error)) => pool.cannot_resolve(&endpoint, error.to_string()),
+            Err(_) => {
+                pool.cannot_resolve(&endpoint, format!("no answer within {RESOLVE_WITHIN:?}"))
+            }
+        };
+        drop(pool);
+        sleep(pause).await;
+    }
+}
+
+impl Pool {
+    /// The addresses that are known stay: a name server's fault is not the
+    /// upstream's.
+    fn cannot_resolve(&self, endpoint: &Target, why: String) -> Duration {
+        tracing::warn!(upstream = %endpoint, %why, "the name cannot be looked up");
+        let why = format!("its name cannot be looked up: {why}");
+        self.unresolved
+            .send_replace(Some((Arc::clone(&endpoint.name), why)));
+        RESOLVE_AGAIN
+    }
+}
