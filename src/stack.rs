@@ -281,6 +281,7 @@ impl Stack {
         let draining = Arc::clone(&self.draining);
         let view = AdminView {
             registry: self.metrics.registry().clone(),
+            recent: Arc::clone(self.metrics.recent()),
             refresh: Box::new(move || {
                 if let Some(gauges) = &gauges {
                     gauges.refresh();

@@ -13,6 +13,7 @@ mod deploy;
 mod forwarding;
 mod lifecycle;
 mod overload;
+mod page;
 mod process;
 mod proxy;
 mod python_client;

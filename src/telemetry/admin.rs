@@ -1,19 +1,26 @@
-//! The admin address: `/metrics`, `/live`, `/ready`, and for a sidecar what
-//! [`Controls`] can do. Loopback by default.
+//! The admin address: the live page at `/`, `/metrics`, `/live`, `/ready`, and
+//! for a sidecar what [`Controls`] can do. Loopback by default.
 
 use std::{net::SocketAddr, sync::Arc};
 
-use axum::{Router, extract::State, http::StatusCode, routing::get};
+use axum::{Json, Router, extract::State, http::StatusCode, routing::get};
 use prometheus::{Registry, TextEncoder};
+use serde::Serialize;
 use tokio::{net::TcpListener, sync::watch};
 
-use super::controls::{self, Controls};
+use super::{
+    Recent, RecentBatch,
+    controls::{self, Controls},
+    page,
+};
 use crate::accept::ServerError;
 
 /// What the admin pages look at.
 pub struct AdminView {
     /// Everything that is counted.
     pub registry: Registry,
+    /// The batches that failed or were slow.
+    pub recent: Arc<Recent>,
     /// Takes the values of gauges over before a scrape.
     pub refresh: Box<dyn Fn() + Send + Sync>,
     /// Why no call should be sent here now; `None` if any may.
@@ -43,6 +50,8 @@ impl Admin {
             .route("/metrics", get(metrics))
             .route("/live", get(|| async { "live\n" }))
             .route("/ready", get(ready))
+            .route("/debug/recent", get(recent))
+            .merge(page::routes())
             .with_state(Arc::new(view))
             .merge(controls.map(controls::pages).unwrap_or_default())
             .into_make_service_with_connect_info::<SocketAddr>();
@@ -74,6 +83,17 @@ async fn metrics(State(view): State<Arc<AdminView>>) -> Result<String, (StatusCo
     TextEncoder::new()
         .encode_to_string(&view.registry.gather())
         .map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")))
+}
+
+/// What `/debug/recent` answers.
+#[derive(Serialize)]
+struct RecentAnswer {
+    batches: Vec<RecentBatch>,
+}
+
+async fn recent(State(view): State<Arc<AdminView>>) -> Json<RecentAnswer> {
+    let batches = view.recent.batches(tokio::time::Instant::now().into_std());
+    Json(RecentAnswer { batches })
 }
 
 async fn ready(State(view): State<Arc<AdminView>>) -> Result<&'static str, (StatusCode, String)> {

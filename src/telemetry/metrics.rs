@@ -10,7 +10,7 @@ use prometheus::{
     core::Collector, exponential_buckets,
 };
 
-use super::names;
+use super::{Recent, names};
 use crate::{
     batch::{Answering, BatchError, ClosedBy, Queue, Sealing, ShedReason},
     limit::LimitView,
@@ -32,15 +32,33 @@ pub struct MethodMetrics {
     queue_seconds: Histogram,
     batch_seconds: Histogram,
     committed: IntCounter,
+    path: String,
+    recent: Arc<Recent>,
 }
 
 /// A registry and what is common to all methods.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Metrics {
     registry: Registry,
+    recent: Arc<Recent>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            registry: Registry::default(),
+            recent: Arc::new(Recent::new(tokio::time::Instant::now().into_std())),
+        }
+    }
 }
 
 impl Metrics {
+    /// The batches that failed or were slow, of all methods.
+    #[must_use]
+    pub fn recent(&self) -> &Arc<Recent> {
+        &self.recent
+    }
+
     /// The registry, for those who bring their own metrics and for scraping.
     #[must_use]
     pub fn registry(&self) -> &Registry {
@@ -75,6 +93,8 @@ impl Metrics {
             &["stage"],
         )?)?;
         Ok(MethodMetrics {
+            path: path.to_owned(),
+            recent: Arc::clone(&self.recent),
             committed: entries.with_label_values(&["committed"]),
             entries,
             shed: vec(
@@ -211,6 +231,7 @@ impl MethodMetrics {
         self.batch_seconds.observe(since_sent.as_secs_f64());
         observe_since(&self.entry_seconds, answering.arrivals, answering.now);
         self.committed.inc_by(u64::from(answering.committed));
+        self.recent.on_answered(&self.path, answering);
     }
 
     /// A caller was told that its entry has no answer of its own.
