@@ -124,7 +124,7 @@ async fn hurried(upstream: SocketAddr) -> Sidecar {
     let policy = policy_file(any, any, &one_at_a_time(upstream));
     Sidecar::with_policy(&policy.replace(
         "max_bytes: 64MiB",
-        "max_bytes: 4KiB}\n    window: {max_bytes: 4KiB",
+        "max_bytes: 1KiB}\n    window: {max_bytes: 1KiB",
     ))
     .await
 }
@@ -154,7 +154,8 @@ async fn the_live_page_with_the_upstream_down_lists_the_failed_batches() {
     let sidecar = hurried(address).await;
     let loading = Loading::start(sidecar.address, "page-");
     let look = Look {
-        until: "/failed/.test(document.getElementById('recent').textContent)",
+        until: "document.getElementById('ghosts').textContent !== '–' \
+                && /failed/.test(document.getElementById('recent').textContent)",
         dark: true,
         picture: "upstream-down-dark",
         ..Look::default()

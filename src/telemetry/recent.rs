@@ -81,11 +81,7 @@ impl Recent {
             seconds_ago: 0.0,
             method: method.to_owned(),
             entries: answering.entries,
-            outcome: if succeeded {
-                "committed"
-            } else {
-                "failed"
-            },
+            outcome: if succeeded { "committed" } else { "failed" },
             seconds: Stages {
                 queue: seconds(oldest, answering.sent),
                 upstream: seconds(answering.sent, answering.now),
