@@ -184,6 +184,7 @@
       const saved = 100 * (1 - now.out / now.carried);
       sentence.append(element("b", number(now.carried)), " calls a second leave as ", element("b", rateText(now.out)),
         " batches: ", element("b", number(now.size, 1)), ` a proposal, ${number(Math.max(saved, 0), 1)} % of the upstream's proposals saved.`);
+      if (now.failed > 0) sentence.append(element("em", ` ✕ ${rateText(now.failed)} calls a second fail.`));
     } else {
       sentence.append("Idle: no batch was sent in the last ten seconds.");
     }
@@ -279,7 +280,8 @@
     const after = { at: performance.now(), series: parse(metrics.body) };
     samples.push(after);
     while (samples.length > 2 && after.at - samples[1].at > WINDOW * 1000) samples.shift();
-    state(ready.ok ? "good" : "warn", ready.ok ? "ready" : ready.body.trim() || "not ready");
+    const failing = history.length && history[history.length - 1].failed > 0;
+    state(ready.ok && !failing ? "good" : "warn", ready.ok ? (failing ? "ready, but calls fail" : "ready") : ready.body.trim() || "not ready");
     say("fresh", `sampled ${new Date().toLocaleTimeString()}`);
     if (samples.length > 1) show(samples[0], after);
   }
