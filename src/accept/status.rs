@@ -5,10 +5,7 @@ use std::time::Duration;
 use tonic::{Code, Status, metadata::MetadataValue};
 
 use super::frame::FrameError;
-use crate::{
-    batch::{BatchError, ShedReason},
-    wire::ScanError,
-};
+use crate::{batch::BatchError, wire::ScanError};
 
 /// The trailer that tells a client when to try again, in milliseconds.
 pub const PUSHBACK: &str = "grpc-retry-pushback-ms";
@@ -65,10 +62,6 @@ pub fn of_batch(error: BatchError<Status>, shed: ShedAnswer, spread: f64) -> Sta
         BatchError::Closed => Status::new(Code::Unavailable, error.to_string()),
         BatchError::Unsplittable { .. } => Status::new(Code::Internal, error.to_string()),
         BatchError::Unanswered => Status::new(Code::Unknown, error.to_string()),
-        BatchError::Shed {
-            reason: ShedReason::Deadline,
-            ..
-        } => Status::new(Code::DeadlineExceeded, error.to_string()),
         BatchError::Shed { retry_after, .. } => {
             let mut status = Status::new(shed.code, error.to_string());
             if shed.pushback {
@@ -93,15 +86,16 @@ fn pushback_ms(drain: Duration, spread: f64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::batch::ShedReason::{self, Deadline, QueueBytes, QueueWait};
 
     const SHED: ShedAnswer = ShedAnswer {
         code: Code::ResourceExhausted,
         pushback: true,
     };
 
-    fn shed(retry_after: Duration) -> BatchError<Status> {
+    fn shed(reason: ShedReason, retry_after: Duration) -> BatchError<Status> {
         BatchError::Shed {
-            reason: ShedReason::QueueWait,
+            reason,
             retry_after,
         }
     }
@@ -109,7 +103,7 @@ mod tests {
     #[test]
     fn pushback_is_jittered_per_caller() {
         let told = |spread| {
-            let status = of_batch(shed(Duration::from_millis(100)), SHED, spread);
+            let status = of_batch(shed(QueueWait, Duration::from_millis(100)), SHED, spread);
             let pushback = status.metadata().get(PUSHBACK).expect("it was asked for");
             pushback.to_str().expect("a number").to_owned()
         };
@@ -119,12 +113,23 @@ mod tests {
     }
 
     #[test]
+    fn whatever_the_reason_for_shedding_the_policys_status_is_told_with_a_pushback() {
+        for reason in [QueueBytes, QueueWait, Deadline] {
+            // Even where the backlog is nearly gone, not at once.
+            let status = of_batch(shed(reason, Duration::ZERO), SHED, 0.5);
+            assert_eq!(status.code(), Code::ResourceExhausted, "{reason:?}");
+            let pushback = status.metadata().get(PUSHBACK).expect("it was asked for");
+            assert_eq!(pushback.to_str().expect("a number"), "1", "{reason:?}");
+        }
+    }
+
+    #[test]
     fn a_policy_can_shed_with_unavailable_and_without_pushback() {
         let quiet = ShedAnswer {
             code: Code::Unavailable,
             pushback: false,
         };
-        let status = of_batch(shed(Duration::from_millis(100)), quiet, 0.5);
+        let status = of_batch(shed(QueueBytes, Duration::from_millis(100)), quiet, 0.5);
         assert_eq!(status.code(), Code::Unavailable);
         assert!(status.metadata().get(PUSHBACK).is_none());
     }

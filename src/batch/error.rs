@@ -14,6 +14,9 @@ pub enum ShedReason {
 }
 
 impl ShedReason {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::QueueBytes, Self::QueueWait, Self::Deadline];
+
     /// The reason as a metric's label says it.
     #[must_use]
     pub const fn name(self) -> &'static str {

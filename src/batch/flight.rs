@@ -8,7 +8,11 @@
 //! batch in while nothing has got free, which is how an overloaded upstream
 //! is overloaded for good.
 
-use std::{pin::pin, sync::Arc, time::Instant};
+use std::{
+    pin::pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::sync::mpsc;
 
@@ -19,6 +23,8 @@ use crate::reply::Reply;
 #[derive(Debug)]
 pub(super) struct Finished {
     pub(super) entries: u32,
+    /// From sending to the answer; `None` if it failed.
+    pub(super) rtt: Option<Duration>,
 }
 
 /// Reports when it is dropped, also by a panic: a batch that is lost still
@@ -26,6 +32,7 @@ pub(super) struct Finished {
 pub(super) struct Report {
     pub(super) to: mpsc::UnboundedSender<Finished>,
     pub(super) entries: u32,
+    pub(super) rtt: Option<Duration>,
 }
 
 impl Drop for Report {
@@ -33,6 +40,7 @@ impl Drop for Report {
         // The worker outlives its batches: it ends when none is in flight.
         let _ = self.to.send(Finished {
             entries: self.entries,
+            rtt: self.rtt,
         });
     }
 }
@@ -55,7 +63,7 @@ impl<K, P, E: Clone> Flight<K, P, E> {
         self,
         answer: impl Future<Output = Result<R, E>>,
         rules: Arc<C>,
-        report: Report,
+        mut report: Report,
     ) where
         C: Coalesce<Req, Partition = K>,
         R: Split<E, Part = P>,
@@ -70,6 +78,8 @@ impl<K, P, E: Clone> Flight<K, P, E> {
         };
         let (outcome, late) = match in_time {
             Some(outcome) => {
+                // An error may come at once, and is no measure of the work.
+                report.rtt = outcome.is_ok().then(|| clock() - self.sent);
                 drop(report);
                 (outcome.map_err(BatchError::Upstream), None)
             }
@@ -88,10 +98,11 @@ impl<K, P, E: Clone> Flight<K, P, E> {
                 committed,
             },
         );
-        if let Some(report) = late {
-            // Nobody is left to be told: what counts is that it has ended.
+        if let Some(mut report) = late {
+            // Nobody is left to be told: what counts is that it has ended,
+            // and how long that took.
             let _ = answer.await;
-            drop(report);
+            report.rtt = Some(clock() - self.sent);
         }
     }
 }

@@ -39,6 +39,7 @@ mod distinct;
 mod entry;
 mod error;
 mod flight;
+mod latency;
 mod pace;
 mod queue;
 mod service;
@@ -48,6 +49,7 @@ mod worker;
 
 pub use entry::{Answering, Batch, Coalesce, Entry, PartOf, Sealing};
 pub use error::{BatchError, ShedReason};
+pub use latency::{Latency, Outlook};
 pub use pace::Pace;
 pub use queue::Queue;
 pub use service::{Answer, BatchLayer, Batcher};

@@ -26,6 +26,9 @@ struct Waiting {
     bytes: AtomicU64,
     /// Nanoseconds between two finished batches; 0 before the first.
     spacing: AtomicU64,
+    /// Nanoseconds after which a batch is all but surely answered; 0 before
+    /// the first.
+    latest: AtomicU64,
 }
 
 impl Queue {
@@ -69,9 +72,25 @@ impl Queue {
             .fetch_sub(bytes as u64, Ordering::Relaxed);
     }
 
-    pub(super) fn paced(&self, spacing: Duration) {
-        let nanos = u64::try_from(spacing.as_nanos()).unwrap_or(u64::MAX);
-        self.waiting.spacing.store(nanos, Ordering::Relaxed);
+    /// How fast the upstream takes batches, and how late it may answer one.
+    pub(super) fn paced(&self, spacing: Option<Duration>, latest: Duration) {
+        let nanos = |span: Duration| u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
+        let spacing = nanos(spacing.unwrap_or_default());
+        self.waiting.spacing.store(spacing, Ordering::Relaxed);
+        self.waiting.latest.store(nanos(latest), Ordering::Relaxed);
+    }
+
+    /// By when an entry that comes now is all but surely answered: after what
+    /// stands before it, which takes `drain`, its own batch. Zero while less
+    /// than a batch waits: then only the sealing can tell.
+    pub(super) fn answered_in(&self, drain: Duration) -> Duration {
+        match drain {
+            Duration::ZERO => drain,
+            drain => {
+                let latest = self.waiting.latest.load(Ordering::Relaxed);
+                drain.saturating_add(Duration::from_nanos(latest))
+            }
+        }
     }
 
     /// The least time in which what waits can leave: full batches, one a

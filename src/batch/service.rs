@@ -174,7 +174,8 @@ where
         Answer::waiting(answer, deadline)
     }
 
-    /// Whether an entry can be served in its time, judged by what waits.
+    /// Whether an entry can be served in its time, judged by what waits: it
+    /// may stand in the queue for `max_wait`, and must be answered in its slack.
     fn admit(
         &self,
         partition: &C::Partition,
@@ -186,15 +187,12 @@ where
             max_wait,
             max_bytes,
         } = self.rules.queue(partition);
-        let wait = self.queue.drain_time(Weight {
-            entries: window.max_entries.get(),
-            bytes: window.max_bytes,
-        });
+        let wait = self.queue.drain_time(Weight::full(window));
         let reason = if self.queue.bytes() + weight.bytes as u64 > max_bytes as u64 {
             ShedReason::QueueBytes
         } else if wait > max_wait {
             ShedReason::QueueWait
-        } else if slack.is_some_and(|slack| wait > slack) {
+        } else if slack.is_some_and(|slack| self.queue.answered_in(wait) > slack) {
             ShedReason::Deadline
         } else {
             return Ok(());

@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::distinct::Distinct;
+use super::{distinct::Distinct, latency::Outlook};
 
 /// When a partial window may close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +76,16 @@ pub struct Weight {
     pub entries: u32,
     /// Payload bytes.
     pub bytes: usize,
+}
+
+impl Weight {
+    /// Of a batch that can hold no more.
+    pub(super) const fn full(window: WindowSettings) -> Self {
+        Self {
+            entries: window.max_entries.get(),
+            bytes: window.max_bytes,
+        }
+    }
 }
 
 /// Why a window was closed.
@@ -152,6 +162,16 @@ pub struct Sealed<T> {
     pub cancelled: Vec<T>,
     /// Fell out because the deadline had passed.
     pub expired: Vec<T>,
+    /// Fell out because no answer would come before the deadline.
+    pub doomed: Vec<Held<T>>,
+}
+
+impl<T> Sealed<T> {
+    fn add(&mut self, held: Held<T>) {
+        self.count += held.weight.entries;
+        self.bytes += held.weight.bytes;
+        self.entries.push(held);
+    }
 }
 
 /// The open accumulation of one partition.
@@ -251,38 +271,45 @@ impl<T> Window<T> {
         }
     }
 
-    /// Takes one batch from the front: at most the bounds, never past an
-    /// entry that does not fit (order is kept), and an entry too large for
-    /// any batch goes alone. What was cancelled or has expired falls out.
+    /// [`Window::seal_for`] an upstream of which nothing is known, for entries
+    /// without keys.
     pub fn seal(&mut self, now: Instant, caller: impl Fn(&T) -> Caller) -> Sealed<T> {
-        self.seal_distinct(now, caller, |_| &[])
+        self.seal_for(now, &Outlook::default(), caller, |_| &[])
     }
 
-    /// The same for entries whose `keys` (their hashes) may stand once in a
-    /// batch: one whose key is taken stays in the line, at its place, and lets
-    /// those of other keys pass. The order of one key's entries is kept.
-    pub fn seal_distinct(
+    /// Takes one batch from the front: at most the bounds, never past an
+    /// entry that does not fit (order is kept), and an entry too large for
+    /// any batch goes alone. What was cancelled, has expired, or would not be
+    /// answered in time falls out.
+    ///
+    /// An entry's `keys` (their hashes) may stand once in a batch: one whose
+    /// key is taken stays in the line, at its place, and lets those of other
+    /// keys pass. The order of one key's entries is kept.
+    pub fn seal_for(
         &mut self,
         now: Instant,
+        outlook: &Outlook,
         caller: impl Fn(&T) -> Caller,
         keys: impl Fn(&T) -> &[u64],
     ) -> Sealed<T> {
-        let expected = self
-            .line
-            .len()
-            .min(self.settings.max_entries.get() as usize);
+        let max_entries = self.settings.max_entries.get();
+        let expected = self.line.len().min(max_entries as usize);
+        let crowd = self.count > u64::from(max_entries) || self.bytes > self.settings.max_bytes;
+        let horizon = outlook.horizon(now, crowd);
         let mut sealed = Sealed {
             entries: Vec::with_capacity(expected),
             count: 0,
             bytes: 0,
             cancelled: Vec::new(),
             expired: Vec::new(),
+            doomed: Vec::new(),
         };
         let mut aside = Vec::new();
         while let Some(held) = self.line.pop_front() {
-            let expired = held.deadline.is_some_and(|deadline| deadline <= now);
+            let before = |moment: Instant| held.deadline.is_some_and(|deadline| deadline <= moment);
+            let (expired, doomed) = (before(now), before(horizon));
             let left = caller(&held.entry) == Caller::Left;
-            if !expired && !left {
+            if !doomed && !left {
                 // The look past those of a busy key is bounded, else each
                 // sealing would walk all of them.
                 if !self.fits(&sealed, held.weight) || aside.len() >= expected {
@@ -302,11 +329,14 @@ impl<T> Window<T> {
                 sealed.expired.push(held.entry);
             } else if left {
                 sealed.cancelled.push(held.entry);
+            } else if doomed {
+                sealed.doomed.push(held);
             } else {
-                sealed.count += held.weight.entries;
-                sealed.bytes += held.weight.bytes;
-                sealed.entries.push(held);
+                sealed.add(held);
             }
+        }
+        if sealed.entries.is_empty() && outlook.idle {
+            self.spare(&mut sealed, keys);
         }
         self.distinct.clear();
         for held in aside.into_iter().rev() {
@@ -314,12 +344,23 @@ impl<T> Window<T> {
         }
         // Entries past the next batch need no look: if there are any, the
         // window is full, and so due whatever its deadlines say.
-        let next_batch = self.settings.max_entries.get() as usize;
         self.urgent = self.urgent.and_then(|_| {
-            let next = self.line.iter().take(next_batch);
+            let next = self.line.iter().take(max_entries as usize);
             next.filter_map(urgent_at).min()
         });
         sealed
+    }
+
+    /// Sends the doomed after all: a guess that nobody is ever sent to check
+    /// would stay wrong for ever.
+    fn spare(&mut self, sealed: &mut Sealed<T>, keys: impl Fn(&T) -> &[u64]) {
+        for held in std::mem::take(&mut sealed.doomed) {
+            if self.fits(sealed, held.weight) && self.distinct.admits(keys(&held.entry)) {
+                sealed.add(held);
+            } else {
+                sealed.doomed.push(held);
+            }
+        }
     }
 
     /// Takes what has waited for `max_wait` or longer from the front.

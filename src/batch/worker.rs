@@ -17,8 +17,9 @@ use tokio::sync::mpsc::{self, error::TryRecvError};
 use tower::Service;
 
 use super::{
-    Batch, BatchError, Coalesce, Entry, Held, PartOf, Sealing, ShedReason, Split,
+    Batch, BatchError, Coalesce, Entry, Held, PartOf, Sealing, ShedReason, Split, Weight,
     flight::{Finished, Flight, Report, clock, unzip},
+    latency::{Latency, Outlook},
     pace::Pace,
     queue::Queue,
     window::{Caller, ClosedBy, Due, Flow, Window, earlier},
@@ -48,6 +49,7 @@ where
     report: mpsc::UnboundedSender<Finished>,
     flow: Flow,
     pace: Pace,
+    latency: Latency,
 }
 
 /// What the windows want next.
@@ -87,6 +89,7 @@ where
             report,
             flow: Flow::default(),
             pace: Pace::default(),
+            latency: Latency::default(),
         }
     }
 
@@ -128,7 +131,6 @@ where
         let mut oldest_due: Option<(Instant, C::Partition, ClosedBy)> = None;
         let mut wake: Option<Instant> = None;
         let mut room = None;
-        let retry_after = self.flow.spacing.unwrap_or_default();
         for (partition, window) in &mut self.windows {
             let max_wait = self.rules.queue(partition).max_wait;
             let (count, bytes) = (window.count(), window.bytes());
@@ -136,14 +138,16 @@ where
             if !overdue.is_empty() {
                 let shed = count - window.count();
                 self.queue.left(shed, bytes - window.bytes());
-                let shed = u32::try_from(shed).unwrap_or(u32::MAX);
-                self.rules.shed(partition, shed, ShedReason::QueueWait);
-            }
-            for entry in overdue {
-                entry.reply.send(Err(BatchError::Shed {
-                    reason: ShedReason::QueueWait,
-                    retry_after,
-                }));
+                let full = Weight::full(self.rules.window(partition));
+                let retry_after = self.queue.drain_time(full);
+                let reason = ShedReason::QueueWait;
+                self.rules.shed(partition, narrow(shed), reason);
+                for entry in overdue {
+                    entry.reply.send(Err(BatchError::Shed {
+                        reason,
+                        retry_after,
+                    }));
+                }
             }
             let Some(oldest) = window.oldest() else {
                 continue;
@@ -210,9 +214,15 @@ where
         let window = self.windows.get_mut(partition);
         let window = window.expect("a window that is due is kept until it is sealed");
         let (count, bytes) = (window.count(), window.bytes());
+        let outlook = Outlook {
+            soonest: self.latency.soonest(),
+            latest: self.latency.latest(),
+            idle: self.flow.in_flight == 0,
+        };
         let rules = &self.rules;
-        let sealed = window.seal_distinct(
+        let sealed = window.seal_for(
             now,
+            &outlook,
             |entry| match entry.reply.has_left() {
                 true => Caller::Left,
                 false => Caller::Waiting,
@@ -241,6 +251,7 @@ where
         for entry in sealed.expired {
             entry.reply.send(Err(BatchError::DeadlineExceeded));
         }
+        self.shed_doomed(partition, sealed.doomed);
         if sealed.entries.is_empty() {
             // Nobody is left to carry: a fresh clone holds no permit, so the
             // granted one goes back, unsampled.
@@ -263,6 +274,24 @@ where
         self.send(batch, flight);
     }
 
+    /// Who would not be answered in time hears it while there is some left.
+    fn shed_doomed(&self, partition: &C::Partition, doomed: Vec<Held<EntryOf<Req, C, S>>>) {
+        if doomed.is_empty() {
+            return;
+        }
+        let entries = doomed.iter().map(|held| u64::from(held.weight.entries));
+        let reason = ShedReason::Deadline;
+        self.rules.shed(partition, narrow(entries.sum()), reason);
+        let full = Weight::full(self.rules.window(partition));
+        let retry_after = self.queue.drain_time(full);
+        for held in doomed {
+            held.entry.reply.send(Err(BatchError::Shed {
+                reason,
+                retry_after,
+            }));
+        }
+    }
+
     /// Hands the batch over.
     fn send(&mut self, batch: Batch<Req>, flight: Flight<C::Partition, PartOf<S, Req>, S::Error>) {
         self.flow.last_sent = Some(flight.sent);
@@ -271,6 +300,7 @@ where
         let report = Report {
             to: self.report.clone(),
             entries: flight.entries,
+            rtt: None,
         };
         let answer = self.below.call(batch);
         tokio::spawn(flight.land::<Req, C, S::Response>(answer, Arc::clone(&self.rules), report));
@@ -281,9 +311,10 @@ where
         let busy = self.flow.in_flight > 0;
         self.pace.finished(clock(), finished.entries, busy);
         self.flow.spacing = self.pace.spacing();
-        if let Some(spacing) = self.flow.spacing {
-            self.queue.paced(spacing);
+        if let Some(rtt) = finished.rtt {
+            self.latency.learn(rtt);
         }
+        self.queue.paced(self.flow.spacing, self.latency.latest());
     }
 
     /// The service below is broken for good (tower: an error of `poll_ready`
@@ -296,6 +327,10 @@ where
             }
         }
     }
+}
+
+fn narrow(entries: u64) -> u32 {
+    u32::try_from(entries).unwrap_or(u32::MAX)
 }
 
 async fn sleep_until(at: Option<Instant>) {

@@ -92,16 +92,21 @@ impl Metrics {
             cancelled.const_label("method", path),
             &["stage"],
         )?)?;
+        let shed = vec(
+            names::ENTRIES_SHED,
+            "Entries refused for load before they were proposed, by reason.",
+            "reason",
+        )?;
+        // A series that is there from the start, so that its first rise shows.
+        for reason in ShedReason::ALL {
+            shed.with_label_values(&[reason.name()]);
+        }
         Ok(MethodMetrics {
             path: path.to_owned(),
             recent: Arc::clone(&self.recent),
             committed: entries.with_label_values(&["committed"]),
             entries,
-            shed: vec(
-                names::ENTRIES_SHED,
-                "Entries refused for load before they were proposed, by reason.",
-                "reason",
-            )?,
+            shed,
             cancelled: cancelled.with_label_values(&["left"]),
             expired: cancelled.with_label_values(&["expired"]),
             ghosts: counter(

@@ -80,6 +80,17 @@ impl Served {
         }
     }
 
+    /// As the policy in `yaml` says, which has an upstream elsewhere.
+    pub(crate) async fn by(yaml: &str) -> Self {
+        let policy = Policy::load(yaml, Path::new("test.yaml"));
+        let policy = policy.unwrap_or_else(|faults| panic!("{faults}"));
+        Self {
+            stack: serve(&policy, None, Metrics::default()).await,
+            _group: None,
+            _home: None,
+        }
+    }
+
     pub(crate) fn address(&self) -> SocketAddr {
         self.stack.local_addr()
     }

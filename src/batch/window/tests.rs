@@ -274,7 +274,9 @@ proptest! {
 fn seal_by_key(window: &mut Window<u32>, now: Instant) -> Vec<u32> {
     const KEYS: [u64; 10] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
     let key = |entry: &u32| (*entry % 10) as usize;
-    let sealed = window.seal_distinct(now, waiting, |entry| &KEYS[key(entry)..=key(entry)]);
+    let sealed = window.seal_for(now, &Outlook::default(), waiting, |entry| {
+        &KEYS[key(entry)..=key(entry)]
+    });
     sealed.entries.iter().map(|held| held.entry).collect()
 }
 
@@ -315,7 +317,9 @@ fn nobody_passes_one_who_waits_for_a_key_that_both_have() {
     (0..3).for_each(|entry| window.push(held(entry, now)));
     const KEYS: [&[u64]; 3] = [&[1], &[1, 2], &[2]];
     let seal = |window: &mut Window<u32>| {
-        let sealed = window.seal_distinct(now, waiting, |entry| KEYS[*entry as usize]);
+        let sealed = window.seal_for(now, &Outlook::default(), waiting, |entry| {
+            KEYS[*entry as usize]
+        });
         sealed
             .entries
             .iter()
@@ -325,4 +329,56 @@ fn nobody_passes_one_who_waits_for_a_key_that_both_have() {
     assert_eq!(seal(&mut window), [0]);
     assert_eq!(seal(&mut window), [1]);
     assert_eq!(seal(&mut window), [2]);
+}
+
+const fn outlook(idle: bool) -> Outlook {
+    Outlook {
+        soonest: ms(5),
+        latest: ms(20),
+        idle,
+    }
+}
+
+fn until(entry: u32, now: Instant, deadline: u64) -> Held<u32> {
+    Held {
+        deadline: Some(now + ms(deadline)),
+        ..held(entry, now)
+    }
+}
+
+fn entries(held: &[Held<u32>]) -> Vec<u32> {
+    held.iter().map(|held| held.entry).collect()
+}
+
+#[test]
+fn in_a_crowd_who_would_likely_be_late_makes_room_and_alone_only_who_would_surely() {
+    let now = Instant::now();
+    for (crowd, sent, doomed) in [(false, vec![2, 3], vec![1]), (true, vec![3, 4], vec![1, 2])] {
+        let mut window = Window::new(settings(if crowd { 2 } else { 100 }, 1000));
+        window.push(until(1, now, 4));
+        window.push(until(2, now, 15));
+        window.push(until(3, now, 25));
+        if crowd {
+            window.push(held(4, now));
+            window.push(held(5, now));
+        }
+        let sealed = window.seal_for(now, &outlook(false), waiting, |_| &[]);
+        assert_eq!(entries(&sealed.entries), sent);
+        assert_eq!(entries(&sealed.doomed), doomed);
+        assert_eq!(window.count(), u64::from(crowd), "nobody is counted twice");
+    }
+}
+
+#[test]
+fn an_idle_upstream_is_sent_the_doomed_rather_than_nobody() {
+    let now = Instant::now();
+    let mut window = Window::new(settings(2, 1000));
+    for entry in 1..4 {
+        window.push(until(entry, now, 2));
+    }
+    let sealed = window.seal_for(now, &outlook(true), waiting, |_| &[]);
+    assert_eq!(entries(&sealed.entries), [1, 2]);
+    assert_eq!(entries(&sealed.doomed), [3]);
+    assert_eq!((sealed.count, sealed.bytes), (2, 20));
+    assert!(window.is_empty());
 }
