@@ -1,19 +1,20 @@
 //! The session service of a node, served by tonic: the calls that come straight
-//! to the group, and the ones that are too rare to batch.
+//! to the groups, and the ones that are too rare to batch.
 //!
 //! Reads answer from what this node has applied. Writes validate first: what
-//! cannot be applied never reaches the log.
+//! cannot be applied never reaches the log. A session lies in the group of its
+//! client id; a batch of several groups' is applied a group at a time.
 
-use std::{ops::ControlFlow, pin::Pin, sync::Arc};
+use std::{collections::BTreeMap, ops::ControlFlow, pin::Pin, sync::Arc};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use futures_util::{Stream, stream};
+use futures_util::{Stream, future::join_all, stream};
 use prost::Message;
 use tokio::{
     sync::{Semaphore, mpsc},
     task,
 };
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use crate::{
     proto::mqtt::{
@@ -21,7 +22,7 @@ use crate::{
         ListSessionReply, ListSessionRequest, mqtt_service_server::MqttService,
     },
     raft::{
-        Group, ProposeError, Sessions,
+        Group, Groups, ProposeError, Sessions,
         command::{Applied, CLIENT_ID_MAX, Command, HEADER_LEN, Kind},
     },
 };
@@ -32,28 +33,28 @@ const LISTINGS_MAX: usize = 4;
 /// How many sessions a listing reads ahead of its caller.
 const LISTING_AHEAD: usize = 256;
 
-/// The session service over one Raft group.
+/// The session service over a node's Raft groups.
 #[derive(Clone)]
 pub struct MetaService {
-    group: Group,
+    groups: Groups,
     listings: Arc<Semaphore>,
 }
 
 type Listing = Pin<Box<dyn Stream<Item = Result<ListSessionReply, Status>> + Send>>;
 
 impl MetaService {
-    /// Serves `group`.
+    /// Serves `groups`.
     #[must_use]
-    pub fn new(group: Group) -> Self {
+    pub fn new(groups: Groups) -> Self {
         Self {
-            group,
+            groups,
             listings: Arc::new(Semaphore::new(LISTINGS_MAX)),
         }
     }
 
-    async fn propose(&self, command: Command, entries: usize) -> Result<(), Status> {
+    async fn propose(&self, group: u32, command: Command, entries: usize) -> Result<(), Status> {
         let entries = u32::try_from(entries).unwrap_or(u32::MAX);
-        match self.group.propose(command, entries).await {
+        match self.groups.at(group).propose(command, entries).await {
             Ok(Applied::Done) => Ok(()),
             Ok(Applied::Malformed) => Err(Status::internal(
                 "the group could not parse the command; nothing was applied",
@@ -63,6 +64,34 @@ impl MetaService {
             // A client must not take this for an invitation to retry blindly.
             Err(error @ ProposeError::Unknown(_)) => Err(Status::unknown(error.to_string())),
         }
+    }
+
+    /// The sessions of each group, in their order.
+    fn parts(&self, request: CreateSessionRequest) -> BTreeMap<u32, CreateSessionRequest> {
+        let mut parts = BTreeMap::<_, CreateSessionRequest>::new();
+        for raw in request.sessions {
+            let group = self.groups.number_of(&[raw.client_id.as_bytes()]);
+            parts.entry(group).or_default().sessions.push(raw);
+        }
+        parts
+    }
+}
+
+/// One answer of all groups'. UNAVAILABLE would say that nothing was applied,
+/// so it is said only where that is true of every part.
+fn together(outcomes: Vec<Result<(), Status>>) -> Result<(), Status> {
+    let parts = outcomes.len();
+    let applied = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+    let errors: Vec<_> = outcomes.into_iter().filter_map(Result::err).collect();
+    let uncertain = errors.iter().find(|e| e.code() != Code::Unavailable);
+    match uncertain.or(errors.first()) {
+        None => Ok(()),
+        Some(error) if applied == 0 => Err(error.clone()),
+        Some(error) => Err(Status::unknown(format!(
+            "{applied} of the {parts} groups that the sessions belong to applied their part, and \
+             one did not: {}; send them again if creating them twice does no harm",
+            error.message()
+        ))),
     }
 }
 
@@ -76,9 +105,12 @@ impl MqttService for MetaService {
     ) -> Result<Response<CreateSessionReply>, Status> {
         let request = request.into_inner();
         check_sessions(&request)?;
-        let entries = request.sessions.len();
-        self.propose(command(Kind::CreateSession, &request)?, entries)
-            .await?;
+        let mut proposals = Vec::new();
+        for (group, part) in self.parts(request) {
+            let entries = part.sessions.len();
+            proposals.push(self.propose(group, command(Kind::CreateSession, &part)?, entries));
+        }
+        together(join_all(proposals).await)?;
         Ok(Response::new(CreateSessionReply {}))
     }
 
@@ -88,7 +120,8 @@ impl MqttService for MetaService {
     ) -> Result<Response<DeleteSessionReply>, Status> {
         let request = request.into_inner();
         check_client_id("client_id", &request.client_id)?;
-        self.propose(command(Kind::DeleteSession, &request)?, 1)
+        let group = self.groups.number_of(&[request.client_id.as_bytes()]);
+        self.propose(group, command(Kind::DeleteSession, &request)?, 1)
             .await?;
         Ok(Response::new(DeleteSessionReply {}))
     }
@@ -98,14 +131,15 @@ impl MqttService for MetaService {
         request: Request<ListSessionRequest>,
     ) -> Result<Response<Listing>, Status> {
         let client_id = request.into_inner().client_id;
-        let sessions = self.group.sessions();
         if client_id.is_empty() {
+            let sessions = self.groups.all().iter().map(Group::sessions).collect();
             let permit = Arc::clone(&self.listings)
                 .acquire_owned()
                 .await
                 .map_err(|_| Status::unavailable("the node is shutting down"))?;
             return Ok(Response::new(list_all(sessions, permit)));
         }
+        let sessions = self.groups.of(&[client_id.as_bytes()]).sessions();
         let found = task::spawn_blocking(move || sessions.get(client_id.as_bytes()))
             .await
             .map_err(|error| Status::internal(error.to_string()))?
@@ -115,18 +149,23 @@ impl MqttService for MetaService {
     }
 }
 
-/// Streams every session of this moment, no faster than the caller reads.
-fn list_all(sessions: Sessions, permit: tokio::sync::OwnedSemaphorePermit) -> Listing {
+/// Streams every session, no faster than the caller reads: group by group, each
+/// as of the moment at which its turn begins.
+fn list_all(groups: Vec<Sessions>, permit: tokio::sync::OwnedSemaphorePermit) -> Listing {
     let (reply, mut replies) = mpsc::channel(LISTING_AHEAD);
     task::spawn_blocking(move || {
         let _permit = permit;
-        let listed = sessions.for_each(|_, session| {
-            let session = Bytes::copy_from_slice(session);
-            // An error means that the caller has left.
-            match reply.blocking_send(Ok(ListSessionReply { session })) {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(_) => ControlFlow::Break(()),
-            }
+        let mut groups = groups.iter();
+        let listed = groups.try_for_each(|sessions| {
+            let listed = sessions.for_each(|_, session| {
+                let session = Bytes::copy_from_slice(session);
+                // An error means that the caller has left.
+                match reply.blocking_send(Ok(ListSessionReply { session })) {
+                    Ok(()) => ControlFlow::Continue(()),
+                    Err(_) => ControlFlow::Break(()),
+                }
+            });
+            listed.map(drop)
         });
         if let Err(error) = listed {
             reply
@@ -178,15 +217,10 @@ fn check_client_id(field: &str, client_id: &str) -> Result<(), Status> {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+    use crate::{proto::mqtt::CreateSessionRaw, raft::GroupSettings};
     use futures_util::StreamExt as _;
     use prometheus::Registry;
-    use tonic::Code;
-
-    use super::*;
-    use crate::{
-        proto::mqtt::CreateSessionRaw,
-        raft::{GroupSettings, RaftMetrics},
-    };
 
     struct Node {
         service: MetaService,
@@ -194,13 +228,16 @@ mod tests {
     }
 
     async fn node() -> Node {
+        node_of(1).await
+    }
+
+    async fn node_of(groups: u32) -> Node {
         let home = tempfile::tempdir().unwrap();
-        let metrics = RaftMetrics::register(&Registry::new(), 0).unwrap();
-        let group = Group::open(GroupSettings::new(home.path()), metrics)
-            .await
-            .unwrap();
+        let mut settings = GroupSettings::new(home.path());
+        settings.identity.groups = groups;
+        let groups = Groups::open(settings, &Registry::new()).await.unwrap();
         Node {
-            service: MetaService::new(group),
+            service: MetaService::new(groups),
             _home: home,
         }
     }
@@ -262,6 +299,38 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_batch_of_several_groups_is_split_and_every_session_found_and_deleted() {
+        let node = node_of(4).await;
+        let ids: Vec<String> = (0..100).map(|n| format!("client-{n:02}")).collect();
+        let pairs: Vec<_> = ids.iter().map(|id| (id.as_str(), id.as_str())).collect();
+        node.create(&pairs).await.unwrap();
+        assert_eq!(node.service.groups.proposals(), 4, "one for each group");
+        for group in node.service.groups.all() {
+            assert!(group.sessions().count().unwrap() > 0, "{group:?}");
+        }
+        let mut all = node.list("").await;
+        all.sort();
+        assert_eq!(all, ids);
+        for id in &ids {
+            assert_eq!(node.list(id).await, [id.as_bytes()]);
+            node.delete(id).await.unwrap();
+        }
+        assert!(node.list("").await.is_empty());
+    }
+
+    #[test]
+    fn a_batch_is_unavailable_only_where_no_group_applied_its_part() {
+        let unavailable = || Err(Status::unavailable("why"));
+        assert!(together(vec![Ok(()), Ok(())]).is_ok());
+        let none = together(vec![unavailable(), unavailable()]).unwrap_err();
+        assert_eq!(none.code(), Code::Unavailable);
+        let some = together(vec![Ok(()), unavailable()]).unwrap_err();
+        assert_eq!(some.code(), Code::Unknown);
+        let unknown = together(vec![unavailable(), Err(Status::unknown("why"))]).unwrap_err();
+        assert_eq!(unknown.code(), Code::Unknown);
+    }
+
+    #[tokio::test]
     async fn a_bad_entry_refuses_the_batch_and_is_named() {
         let node = node().await;
         let long = "x".repeat(CLIENT_ID_MAX + 1);
@@ -288,7 +357,7 @@ mod tests {
             "nothing of a refused batch is applied"
         );
         assert_eq!(
-            node.service.group.proposals(),
+            node.service.groups.proposals(),
             0,
             "nor does it reach the log"
         );
@@ -339,7 +408,7 @@ mod tests {
     #[tokio::test]
     async fn after_a_shutdown_calls_are_answered_and_say_so() {
         let node = node().await;
-        node.service.group.shutdown().await.unwrap();
+        node.service.groups.shutdown().await.unwrap();
         let status = node.create(&[("a", "1")]).await.unwrap_err();
         assert!(
             matches!(status.code(), Code::Unavailable | Code::Unknown),

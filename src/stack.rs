@@ -7,7 +7,6 @@ mod upstreams;
 
 use std::{
     net::SocketAddr,
-    path::Path,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -20,14 +19,16 @@ use tokio::sync::Notify;
 use tonic::Status;
 use tower::util::BoxCloneSyncService;
 
-use self::assembly::{Assembly, Counted, Upstreams};
+use self::{
+    assembly::{Assembly, Counted, Upstreams},
+    upstreams::Lines,
+};
 use crate::{
-    accept::{ConnectionSettings, Door, Server, ServerError, Submit},
+    accept::{ConnectionSettings, Door, Server, ServerError, Spread, Submit},
     batch::Batch,
     forward::{Forward, Forwarder},
-    limit::LimitView,
     policy::{self, Cause, Listen, Live, Policy, Reload, Source, Upstream},
-    raft::{Group, GroupSettings, OpenError, Pipeline, RaftMetrics},
+    raft::{GroupSettings, Groups, OpenError, Pipeline, Runtime},
     telemetry::{Admin, AdminView, Controls, LimitMetrics, Metrics},
     upstream::{BatchReply, Call, Direct},
 };
@@ -75,7 +76,6 @@ pub struct Stack {
 /// What a sidecar has and a node has not: a policy that may change.
 struct Sidecar {
     assembly: Arc<Assembly>,
-    limit: LimitView,
     live: Arc<Live>,
     watch: tokio::task::JoinHandle<()>,
 }
@@ -94,53 +94,55 @@ impl Drop for Sidecar {
     }
 }
 
-/// Opens the embedded group that a policy asks for; `None` if it names
+/// Opens the embedded groups that a policy asks for; `None` if it names
 /// endpoints elsewhere.
 ///
 /// # Errors
-/// If the group's directory cannot be used.
-pub async fn open_group(policy: &Policy, metrics: &Metrics) -> Result<Option<Group>, StackError> {
+/// If the groups' directory cannot be used.
+pub async fn open_groups(policy: &Policy, metrics: &Metrics) -> Result<Option<Groups>, StackError> {
     let Upstream::Embedded {
-        data_dir, pipeline, ..
+        data_dir,
+        pipeline,
+        groups,
+        runtime,
     } = &policy.upstream
     else {
         return Ok(None);
     };
-    let pipeline = match pipeline {
+    let mut settings = GroupSettings::new(data_dir);
+    settings.pipeline = match pipeline {
         policy::Pipeline::Full => Pipeline::Full,
         policy::Pipeline::Serial => Pipeline::Serial,
     };
-    open_node(data_dir, pipeline, metrics).await.map(Some)
+    settings.runtime = match runtime {
+        policy::Runtime::Shared => Runtime::Shared,
+        policy::Runtime::Dedicated => Runtime::Dedicated,
+    };
+    settings.identity.groups = groups.get();
+    open_node(settings, metrics).await.map(Some)
 }
 
-/// Opens a group in a directory.
+/// Opens the groups of a node.
 ///
 /// # Errors
-/// If the directory cannot be used.
-pub async fn open_node(
-    data_dir: &Path,
-    pipeline: Pipeline,
-    metrics: &Metrics,
-) -> Result<Group, StackError> {
-    let mut settings = GroupSettings::new(data_dir);
-    settings.pipeline = pipeline;
-    let metrics = RaftMetrics::register(metrics.registry(), 0)?;
-    Ok(Group::open(settings, metrics).await?)
+/// If their directory cannot be used.
+pub async fn open_node(settings: GroupSettings, metrics: &Metrics) -> Result<Groups, StackError> {
+    Ok(Groups::open(settings, metrics.registry()).await?)
 }
 
 impl Stack {
-    /// The sidecar that a policy describes. `group` is the embedded group;
-    /// it stays the caller's to shut down, after [`Stack::drain`].
+    /// The sidecar that a policy describes. `groups` are the embedded ones;
+    /// they stay the caller's to shut down, after [`Stack::drain`].
     ///
     /// # Errors
-    /// If an address cannot be listened on, or the embedded group has no
+    /// If an address cannot be listened on, or the embedded groups have no
     /// write for one of the methods.
     pub async fn proxy(
         policy: &Policy,
-        group: Option<Group>,
+        groups: Option<Groups>,
         metrics: Metrics,
     ) -> Result<Self, StackError> {
-        Self::of_source(policy, None, group, metrics).await
+        Self::of_source(policy, None, groups, metrics).await
     }
 
     /// The same with a policy that was read from `source`, and is read from
@@ -151,14 +153,14 @@ impl Stack {
     pub async fn of_source(
         policy: &Policy,
         source: Option<Source>,
-        group: Option<Group>,
+        groups: Option<Groups>,
         metrics: Metrics,
     ) -> Result<Self, StackError> {
-        let group = match (group, &policy.upstream) {
-            (None, Upstream::Embedded { .. }) => open_group(policy, &metrics).await?,
-            (group, _) => group,
+        let groups = match (groups, &policy.upstream) {
+            (None, Upstream::Embedded { .. }) => open_groups(policy, &metrics).await?,
+            (groups, _) => groups,
         };
-        let (embedded, kept) = (group.clone(), Mutex::new(None));
+        let (embedded, kept) = (groups.clone(), Mutex::new(None));
         let upstreams = move |policy: &Policy| {
             let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
             let made = upstreams::of(policy, embedded.as_ref(), kept.as_ref())?;
@@ -168,7 +170,7 @@ impl Stack {
             }
             Ok(made)
         };
-        Self::assemble(policy, source, Box::new(upstreams), group, metrics).await
+        Self::assemble(policy, source, Box::new(upstreams), groups, metrics).await
     }
 
     /// The sidecar that a policy describes, over an upstream of the caller's
@@ -184,19 +186,20 @@ impl Stack {
         forward: Forward,
         metrics: Metrics,
     ) -> Result<Self, StackError> {
-        let upstreams = move |_: &Policy| Ok((upstream.clone(), forward.clone()));
+        let upstreams = move |_: &Policy| Ok((Lines::lone(upstream.clone()), forward.clone()));
         Self::assemble(policy, None, Box::new(upstreams), None, metrics).await
     }
 
-    /// `group` is what `/ready` waits for, if anything.
+    /// `groups` are what `/ready` waits for, if anything.
     async fn assemble(
         policy: &Policy,
         source: Option<Source>,
         upstreams: Upstreams,
-        group: Option<Group>,
+        groups: Option<Groups>,
         metrics: Metrics,
     ) -> Result<Self, StackError> {
-        let assembly = Arc::new(Assembly::new(policy, upstreams, &metrics)?);
+        let count = groups.as_ref().map(Groups::count);
+        let assembly = Arc::new(Assembly::new(policy, count, upstreams, &metrics)?);
         let door = Arc::new(ArcSwap::from_pointee(assembly.door(policy)?));
         let gauges = assembly.gauges(&metrics)?;
         let listen = policy.listen.iter().map(|Listen::Tcp(address)| *address);
@@ -204,7 +207,7 @@ impl Stack {
         let sidecar = Sidecar::new(policy, source, assembly, door, &stack.metrics)?;
         if let Some(address) = policy.admin {
             let controls = stack.controls(Arc::clone(&sidecar.live));
-            let admin = stack.serve_admin(address, group, Some(gauges), Some(controls));
+            let admin = stack.serve_admin(address, groups, gauges, Some(controls));
             stack.admin = Some(admin.await?);
         }
         stack.sidecar = Some(sidecar);
@@ -216,7 +219,7 @@ impl Stack {
     /// # Errors
     /// If an address cannot be listened on.
     pub async fn node(
-        group: Group,
+        groups: Groups,
         address: SocketAddr,
         admin: Option<SocketAddr>,
         metrics: Metrics,
@@ -224,23 +227,24 @@ impl Stack {
         let policy = Policy::embedded();
         let methods: Vec<_> = policy.methods.iter().collect();
         let counted = Counted::new(metrics.clone()).methods(&methods)?;
-        let (upstream, forward) = upstreams::embedded(&group, &methods, policy.batch_timeout)?;
+        let (lines, forward) = upstreams::embedded(&groups, &methods, policy.batch_timeout)?;
+        let direct = lines.services.into_iter().map(|upstream| Direct {
+            upstream,
+            timeout: policy.batch_timeout,
+        });
         let door = Door {
             router: assembly::router(&methods),
             methods: assembly::door_methods(&methods, &counted),
             // No two calls share a proposal here, so metadata separates nobody.
             metadata: policy::MetadataRules::new(&[], &["*"], policy::OtherMetadata::Alone),
             shed: assembly::shed_answer(policy.shed),
-            batched: Direct {
-                upstream,
-                timeout: policy.batch_timeout,
-            },
+            batched: Spread::new(direct.collect(), lines.keys),
             forward: Forwarder::new(forward, metrics.forwarded()?),
         };
         let door = Arc::new(ArcSwap::from_pointee(door));
         let mut stack = Self::serve([address], door, metrics).await?;
         if let Some(address) = admin {
-            let admin = stack.serve_admin(address, Some(group), None, None);
+            let admin = stack.serve_admin(address, Some(groups), Vec::new(), None);
             stack.admin = Some(admin.await?);
         }
         Ok(stack)
@@ -274,25 +278,22 @@ impl Stack {
     async fn serve_admin(
         &self,
         address: SocketAddr,
-        group: Option<Group>,
-        gauges: Option<LimitMetrics>,
+        groups: Option<Groups>,
+        gauges: Vec<LimitMetrics>,
         controls: Option<Arc<dyn Controls>>,
     ) -> Result<Admin, ServerError> {
         let draining = Arc::clone(&self.draining);
         let view = AdminView {
             registry: self.metrics.registry().clone(),
             recent: Arc::clone(self.metrics.recent()),
-            refresh: Box::new(move || {
-                if let Some(gauges) = &gauges {
-                    gauges.refresh();
-                }
-            }),
+            refresh: Box::new(move || gauges.iter().for_each(LimitMetrics::refresh)),
             not_ready: Box::new(move || {
                 if draining.load(Ordering::Relaxed) {
                     return Some("draining".to_owned());
                 }
-                let group = group.as_ref()?;
-                (!group.is_ready()).then(|| "the Raft group has no leader".to_owned())
+                let mut groups = groups.as_ref()?.all().iter();
+                let waits = groups.position(|group| !group.is_ready())?;
+                Some(format!("Raft group {waits} has no leader"))
             }),
             controls,
         };
@@ -311,11 +312,12 @@ impl Stack {
         self.admin.as_ref().map(Admin::local_addr)
     }
 
-    /// The adaptive limit now, in batches in flight; 0 for a node.
+    /// The adaptive limit now, in batches in flight, of all groups together; 0
+    /// for a node.
     #[must_use]
     pub fn limit(&self) -> u32 {
         let sidecar = self.sidecar.as_ref();
-        sidecar.map_or(0, |sidecar| sidecar.limit.limit())
+        sidecar.map_or(0, |sidecar| sidecar.assembly.limit())
     }
 
     /// Entries sent upstream although their caller had left before.

@@ -1,7 +1,7 @@
 //! `kill -9` under load, again and again: what was acknowledged is there.
 
 use ferry::{
-    raft::{Group, GroupSettings, RaftMetrics},
+    raft::{Group, GroupSettings},
     telemetry::Metrics,
 };
 
@@ -39,9 +39,11 @@ async fn killed_under_load_again_and_again_it_has_every_acknowledged_session() {
 
     // Once more in the group's own words: id by id, byte by byte.
     let home = sidecar.kill().await;
-    let metrics = RaftMetrics::register(Metrics::default().registry(), 0);
-    let metrics = metrics.expect("a registry of its own");
-    let group = Group::open(GroupSettings::new(home.path().join("ferry-data")), metrics);
+    let (settings, metrics) = (
+        GroupSettings::new(home.path().join("ferry-data")),
+        Metrics::default(),
+    );
+    let group = Group::open(settings, metrics.registry());
     let group = group.await.expect("the directory is free again");
     for loaded in &loads {
         for number in loaded.acknowledged.iter() {

@@ -11,6 +11,7 @@ mod connection;
 mod crash;
 mod deploy;
 mod forwarding;
+mod groups;
 mod lifecycle;
 mod overload;
 mod page;

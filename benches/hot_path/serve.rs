@@ -25,7 +25,7 @@ use ferry::{
     batch::Batch,
     forward::Forward,
     policy::{Listen, Policy},
-    raft::Pipeline,
+    raft::GroupSettings,
     stack::{self, Batches, Stack},
     telemetry::{Metrics, names},
     upstream::{BatchReply, Call},
@@ -105,15 +105,15 @@ impl Serve {
 
     async fn embedded(&self) -> Result<()> {
         let metrics = Metrics::default();
-        let group = stack::open_node(&self.data_dir, Pipeline::Full, &metrics).await?;
+        let groups = stack::open_node(GroupSettings::new(&self.data_dir), &metrics).await?;
         let count = count_entries(metrics.clone());
-        let stack = Stack::proxy(&policy(), Some(group.clone()), metrics).await?;
+        let stack = Stack::proxy(&policy(), Some(groups.clone()), metrics).await?;
         told_to_end(stack.local_addr(), count)?.await;
         stack.drain(DRAIN_PATIENCE).await;
-        group
+        groups
             .shutdown()
             .await
-            .context("the group does not shut down")
+            .context("the groups do not shut down")
     }
 }
 

@@ -53,7 +53,7 @@ pub struct DoorMethod {
 /// Where calls go that can batch.
 pub trait Submit: Send + Sync + 'static {
     /// The reply's message, in time.
-    type Answer: Future<Output = Result<Bytes, BatchError<Status>>> + Send;
+    type Answer: Future<Output = Result<Bytes, BatchError<Status>>> + Send + 'static;
 
     /// Takes a call; dropping the answer is the caller's leaving.
     fn submit(&self, call: Call) -> Self::Answer;
@@ -160,6 +160,7 @@ impl<S: Submit> Door<S> {
         match identity(&self.metadata, headers) {
             Ok(identity) => Judged::Batch(Call {
                 method,
+                group: 0, // the line that takes it says which
                 piece,
                 identity,
                 deadline,
@@ -347,7 +348,7 @@ fn identity(rules: &MetadataRules, headers: &HeaderMap) -> Result<Option<Arc<Ide
 }
 
 /// Whether the upstream's status says that nothing took effect.
-fn is_refusal(status: &Status) -> bool {
+pub(super) fn is_refusal(status: &Status) -> bool {
     matches!(
         status.code(),
         Code::Unavailable | Code::InvalidArgument | Code::Unauthenticated | Code::PermissionDenied

@@ -11,6 +11,7 @@ mod partition;
 mod read;
 pub mod route;
 mod server;
+mod spread;
 pub mod status;
 
 pub use answer::AnswerBody;
@@ -19,3 +20,4 @@ pub use door::{Answering, Door, DoorMethod, Submit};
 pub use metadata::deadline;
 pub use partition::{CallRules, MethodRules, Partition};
 pub use server::{Server, ServerError};
+pub use spread::{GroupKey, Spread, SpreadAnswer};

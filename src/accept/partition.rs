@@ -13,10 +13,12 @@ use crate::{
     upstream::Call,
 };
 
-/// Calls of one method, one caller's credentials and equal other fields.
+/// Calls of one method, one Raft group, one caller's credentials and equal
+/// other fields.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Partition {
     method: usize,
+    group: u32,
     /// The canonical bytes of the identity; empty if there is none.
     identity: Bytes,
     /// The message's top-level fields other than its entries.
@@ -47,6 +49,7 @@ impl Coalesce<Call> for CallRules {
         let identity = call.identity.as_ref();
         Partition {
             method: call.method,
+            group: call.group,
             identity: identity.map_or_else(Bytes::new, |identity| identity.key.clone()),
             other: call.piece.partition().clone(),
         }

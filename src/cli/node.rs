@@ -1,4 +1,4 @@
-//! `ferry node`: the Raft group alone, each call its own proposal.
+//! `ferry node`: the Raft groups alone, each call its own proposal.
 
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::proxy::{announce, end, or_close};
 use crate::{
-    raft::Pipeline,
+    raft::{GroupSettings, Pipeline, Runtime},
     stack::{self, Stack},
     telemetry::Metrics,
 };
@@ -14,7 +14,7 @@ use crate::{
 /// The flags of `ferry node`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Node {
-    /// The group's directory, made if it is not there
+    /// The groups' directory, made if it is not there
     #[arg(long, value_name = "DIR", default_value = "ferry-data")]
     data_dir: PathBuf,
     /// Listen here
@@ -23,9 +23,23 @@ pub(super) struct Node {
     /// Serve metrics and probes here
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<SocketAddr>,
-    /// How the group's core proposes
+    /// How a group's core proposes
     #[arg(long, value_enum, default_value = "full")]
     pipeline: PipelineArg,
+    /// How many Raft groups share the keys; fixed once there is data
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    groups: u32,
+    /// Which threads the groups' cores run on
+    #[arg(long, value_enum, default_value = "shared")]
+    runtime: RuntimeArg,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum RuntimeArg {
+    /// Those that serve the calls.
+    Shared,
+    /// One for each group, of its own.
+    Dedicated,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -38,16 +52,22 @@ enum PipelineArg {
 
 impl Node {
     pub(super) async fn run(self) -> Result<ExitCode> {
-        let pipeline = match self.pipeline {
+        let mut settings = GroupSettings::new(self.data_dir);
+        settings.pipeline = match self.pipeline {
             PipelineArg::Full => Pipeline::Full,
             PipelineArg::Serial => Pipeline::Serial,
         };
+        settings.runtime = match self.runtime {
+            RuntimeArg::Shared => Runtime::Shared,
+            RuntimeArg::Dedicated => Runtime::Dedicated,
+        };
+        settings.identity.groups = self.groups;
         let metrics = Metrics::default();
-        let group = stack::open_node(&self.data_dir, pipeline, &metrics).await?;
-        let stack = Stack::node(group.clone(), self.listen, self.admin, metrics).await;
-        let stack = or_close(stack, Some(&group)).await?;
+        let groups = stack::open_node(settings, &metrics).await?;
+        let stack = Stack::node(groups.clone(), self.listen, self.admin, metrics).await;
+        let stack = or_close(stack, Some(&groups)).await?;
         announce("ferry node", &stack);
         super::interrupted().await?;
-        end(stack, Some(group)).await
+        end(stack, Some(groups)).await
     }
 }

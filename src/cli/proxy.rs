@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 
 use crate::{
     policy::{Cause, Listen, Policy, Source},
+    raft::Groups,
     stack::{self, Stack, StackError},
     telemetry::Metrics,
 };
@@ -47,12 +48,12 @@ impl Proxy {
             }
         };
         let metrics = Metrics::default();
-        let group = stack::open_group(&policy, &metrics).await?;
-        let stack = Stack::of_source(&policy, source, group.clone(), metrics).await;
-        let stack = or_close(stack, group.as_ref()).await?;
+        let groups = stack::open_groups(&policy, &metrics).await?;
+        let stack = Stack::of_source(&policy, source, groups.clone(), metrics).await;
+        let stack = or_close(stack, groups.as_ref()).await?;
         announce("ferry proxy", &stack);
         until_ended(&stack).await?;
-        end(stack, group).await
+        end(stack, groups).await
     }
 }
 
@@ -81,14 +82,14 @@ async fn reload_at_hangups(_: &Stack) -> Result<()> {
     std::future::pending().await
 }
 
-/// The stack, or else an orderly end of the group that was opened for it: one
-/// that is only dropped would complain, and hide why.
+/// The stack, or else an orderly end of the groups that were opened for it: ones
+/// that are only dropped would complain, and hide why.
 pub(super) async fn or_close(
     stack: Result<Stack, StackError>,
-    group: Option<&crate::raft::Group>,
+    groups: Option<&Groups>,
 ) -> Result<Stack> {
-    if let (Err(_), Some(group)) = (&stack, group) {
-        group.shutdown().await.context("closing the Raft group")?;
+    if let (Err(_), Some(groups)) = (&stack, groups) {
+        groups.shutdown().await.context("closing the Raft groups")?;
     }
     Ok(stack?)
 }
@@ -101,15 +102,15 @@ pub(super) fn announce(what: &str, stack: &Stack) {
     eprintln!("{what}: listening on {}{admin}", stack.local_addr());
 }
 
-/// Stops intake, answers what was accepted, then closes the group.
-pub(super) async fn end(stack: Stack, group: Option<crate::raft::Group>) -> Result<ExitCode> {
+/// Stops intake, answers what was accepted, then closes the groups.
+pub(super) async fn end(stack: Stack, groups: Option<Groups>) -> Result<ExitCode> {
     eprintln!(
         "draining: what was accepted is answered; at most {} s",
         DRAIN_PATIENCE.as_secs()
     );
     let cut = stack.drain(DRAIN_PATIENCE).await;
-    if let Some(group) = group {
-        group.shutdown().await.context("closing the Raft group")?;
+    if let Some(groups) = groups {
+        groups.shutdown().await.context("closing the Raft groups")?;
     }
     if cut > 0 {
         eprintln!("error: {cut} connections were still open after the drain and were cut");

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::{
     metadata::OtherMetadata,
-    rules::{Listen, Method, Mode, Pipeline, Policy, ShedStatus, Upstream},
+    rules::{Listen, Method, Mode, Pipeline, Policy, Runtime, ShedStatus, Upstream},
     units::{show_duration, show_size},
 };
 use crate::{batch::Close, limit::Algorithm, wire::Plan};
@@ -62,13 +62,22 @@ fn upstream(policy: &Policy) -> String {
             data_dir,
             pipeline,
             groups,
+            runtime,
         } => {
+            let groups = match groups.get() {
+                1 => "1 group".to_owned(),
+                groups => format!("{groups} groups"),
+            };
+            let runtime = match runtime {
+                Runtime::Shared => "",
+                Runtime::Dedicated => ", a thread each",
+            };
             let pipeline = match pipeline {
                 Pipeline::Full => "pipelined",
                 Pipeline::Serial => "one proposal at a time",
             };
             format!(
-                "an embedded Raft group in {} ({groups} group, {pipeline})",
+                "embedded Raft in {} ({groups}, {pipeline}{runtime})",
                 data_dir.display()
             )
         }

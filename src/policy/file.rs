@@ -45,6 +45,7 @@ pub(super) enum TargetFile {
         data_dir: Option<At<String>>,
         groups: Option<At<u64>>,
         pipeline: Option<At<super::Pipeline>>,
+        runtime: Option<At<super::Runtime>>,
     },
     Endpoints(Vec<At<String>>),
 }

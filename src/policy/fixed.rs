@@ -26,11 +26,13 @@ pub(super) fn differences(old: &Policy, new: &Policy) -> Vec<String> {
                 data_dir: old_dir,
                 pipeline: old_pipeline,
                 groups: old_groups,
+                runtime: old_runtime,
             },
             Upstream::Embedded {
                 data_dir,
                 pipeline,
                 groups,
+                runtime,
             },
         ) => {
             let key = |name| format!("upstream.embedded.{name}");
@@ -39,6 +41,8 @@ pub(super) fn differences(old: &Policy, new: &Policy) -> Vec<String> {
             same(&key("groups"), old_groups.to_string(), groups.to_string());
             let show = |pipeline| format!("{pipeline:?}").to_lowercase();
             same(&key("pipeline"), show(*old_pipeline), show(*pipeline));
+            let show = |runtime| format!("{runtime:?}").to_lowercase();
+            same(&key("runtime"), show(*old_runtime), show(*runtime));
         }
         (old, new) => same("upstream", kind(old).to_owned(), kind(new).to_owned()),
     }

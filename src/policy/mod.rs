@@ -29,7 +29,7 @@ pub use describe::describe;
 pub use fault::{Fault, Faults, Position};
 pub use live::{Cause, Install, Live, Reload, Source};
 pub use metadata::{Classify, MetadataRules, OtherMetadata};
-pub use rules::{Listen, Method, Mode, Pipeline, Policy, Shed, ShedStatus, Upstream};
+pub use rules::{Listen, Method, Mode, Pipeline, Policy, Runtime, Shed, ShedStatus, Upstream};
 pub use secret::Secret;
 pub use watch::Stamp;
 

@@ -221,13 +221,14 @@ fn upstream(top: &Section<'_>, found: &mut Found) -> Option<UpstreamFile> {
         }
         (Some(embedded), None) => {
             use super::Pipeline::{Full, Serial};
-            let runtimes = [("shared", Some(())), ("dedicated", None)];
-            embedded.choice("runtime", &runtimes, found);
+            use super::Runtime::{Dedicated, Shared};
+            let runtimes = [("shared", Some(Shared)), ("dedicated", Some(Dedicated))];
             let pipelines = [("full", Some(Full)), ("serial", Some(Serial))];
             TargetFile::Embedded {
                 data_dir: embedded.text("data_dir", found),
                 groups: embedded.count("groups", found),
                 pipeline: embedded.choice("pipeline", &pipelines, found),
+                runtime: embedded.choice("runtime", &runtimes, found),
             }
         }
         (None, Some(node)) => {

@@ -72,14 +72,16 @@ pub enum Listen {
 /// Where batches go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Upstream {
-    /// A Raft group within this process.
+    /// Raft groups within this process.
     Embedded {
-        /// Its directory; relative to where ferry runs, not to the policy.
+        /// Their directory; relative to where ferry runs, not to the policy.
         data_dir: PathBuf,
-        /// How it proposes.
+        /// How they propose.
         pipeline: Pipeline,
         /// How many groups there are.
         groups: NonZeroU32,
+        /// Which threads their cores run on.
+        runtime: Runtime,
     },
     /// A gRPC service elsewhere.
     Remote {
@@ -95,6 +97,15 @@ pub enum Pipeline {
     Full,
     /// One proposal at a time, each awaiting its sync.
     Serial,
+}
+
+/// Which threads the embedded groups' cores run on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Runtime {
+    /// Those that serve the calls.
+    Shared,
+    /// One for each group, of its own.
+    Dedicated,
 }
 
 /// What a caller is told who is shed.

@@ -6,10 +6,13 @@ use super::{
     bounds::{count, span},
     fault::Found,
     file::{LimitFile, TargetFile, UpstreamFile},
-    rules::{Pipeline, Upstream},
+    rules::{Pipeline, Runtime, Upstream},
     section::At,
 };
-use crate::limit::{Algorithm, LimitSettings};
+use crate::{
+    limit::{Algorithm, LimitSettings},
+    raft::GROUPS_MAX,
+};
 
 const DATA_DIR: &str = "ferry-data";
 const BATCH_TIMEOUT: Duration = Duration::from_secs(10);
@@ -31,14 +34,13 @@ pub(super) fn check(
             data_dir,
             groups,
             pipeline,
+            runtime,
         } => {
-            if let Some(groups) = groups.filter(|groups| groups.value != 1) {
-                let what = "must be 1; several groups are not supported yet";
-                found.add::<()>(
-                    groups.at,
-                    format!("upstream.embedded.groups: {}: {what}", groups.value),
-                );
-            }
+            let bound = u64::from(GROUPS_MAX);
+            let groups = count(groups.as_ref(), "upstream.embedded.groups", bound, found);
+            let groups = u32::try_from(groups.unwrap_or(1))
+                .ok()
+                .and_then(NonZeroU32::new);
             let data_dir = match data_dir {
                 Some(text) if text.value.is_empty() => {
                     let what =
@@ -52,7 +54,8 @@ pub(super) fn check(
             data_dir.map(|data_dir| Upstream::Embedded {
                 data_dir,
                 pipeline,
-                groups: NonZeroU32::MIN,
+                groups: groups.expect("a count is 1 to GROUPS_MAX"),
+                runtime: runtime.map_or(Runtime::Shared, |runtime| runtime.value),
             })
         }
         TargetFile::Endpoints(endpoints) => endpoints

@@ -96,6 +96,20 @@ pub enum DirectoryError {
         /// The format that its header names.
         found: u32,
     },
+    /// It was laid out for another number of groups.
+    #[error(
+        "data directory {path}: it was laid out for groups: {found}, and groups: {expected} is \
+         configured; a key's group is fixed by that number, so it cannot change: set groups to \
+         {found}, or start with an empty directory and write the data again"
+    )]
+    Groups {
+        /// The directory.
+        path: PathBuf,
+        /// How many groups it holds.
+        found: u32,
+        /// How many the settings ask for.
+        expected: u32,
+    },
     /// It belongs to somebody else.
     #[error(
         "data directory {path}: it belongs to {what} {found}, and this node is configured as \
@@ -166,11 +180,11 @@ impl Directory {
     pub(crate) fn log(&self) -> PathBuf {
         self.path.join(LOG)
     }
+}
 
-    /// Where the state machine and the snapshots of one group lie.
-    pub(crate) fn group(&self, group: u32) -> PathBuf {
-        self.path.join(format!("group-{group}"))
-    }
+/// Where the state machine and the snapshots of one group lie.
+pub(crate) fn group_home(path: &Path, group: u32) -> PathBuf {
+    path.join(format!("group-{group}"))
 }
 
 fn header(identity: &Identity) -> Vec<u8> {
@@ -234,7 +248,15 @@ fn check(path: &Path, text: &[u8], expected: &Identity) -> Result<(), DirectoryE
     };
     differs("cluster", &found.cluster, &expected.cluster)?;
     differs("node", &found.node, &expected.node)?;
-    differs("a number of groups of", &found.groups, &expected.groups)
+    if found.groups == expected.groups {
+        Ok(())
+    } else {
+        Err(DirectoryError::Groups {
+            path: path(),
+            found: found.groups,
+            expected: expected.groups,
+        })
+    }
 }
 
 #[cfg(test)]
@@ -286,7 +308,9 @@ mod tests {
             groups: 4,
             ..identity()
         };
-        assert!(refused(home.path(), &other).contains("groups of 1"));
+        let refused = refused(home.path(), &other);
+        assert!(refused.contains("laid out for groups: 1"), "{refused}");
+        assert!(refused.contains("set groups to 1"), "{refused}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! One Raft group with one member: open, propose, read, shut down.
+//! One Raft group with one member: start, propose, read, shut down.
 //!
 //! Everything that leaves this file is in ferry's words; openraft stays behind
-//! it.
+//! it. What a node's groups have in common is in [`super::groups`].
 
 use std::{
     collections::BTreeMap,
@@ -18,24 +18,25 @@ use openraft::{
     async_runtime::watch::WatchReceiver as _,
     errors::{InitializeError, RaftError},
 };
+use prometheus::Registry;
 use tokio::sync::oneshot;
 
 use super::{
     command::{Applied, Command},
-    directory::{Directory, DirectoryError},
+    directory::{DirectoryError, group_home},
+    groups::{GROUPS_MAX, Groups, Home},
     line::{Line, Proposal},
-    log_store::{LogDatabase, LogStore},
+    log_store::LogStore,
     machine::{self, Machine},
     metrics::RaftMetrics,
     network::Alone,
+    runtime::Runs,
     sessions::Sessions,
     state::StateStore,
     types::Types,
 };
-pub use super::{directory::Identity, line::Pipeline, types::ProposeError};
+pub use super::{directory::Identity, line::Pipeline, runtime::Runtime, types::ProposeError};
 
-/// The one group of a node, for now.
-const GROUP: u32 = 0;
 /// The clock that kept elections stable under load.
 const HEARTBEAT: Duration = Duration::from_millis(100);
 const ELECTION_MIN: Duration = Duration::from_millis(1_000);
@@ -47,34 +48,51 @@ const KEEP_ENTRIES: u64 = 1_000;
 /// How long a shutdown waits for what was committed to be applied.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(30);
 
-/// What a group needs to know to open.
+/// What the groups of a node need to know to open.
 #[derive(Clone, Debug)]
 pub struct GroupSettings {
     /// Where log, state and snapshots lie.
     pub data_dir: PathBuf,
-    /// How many proposals may be under way at once.
+    /// How many proposals of a group may be under way at once.
     pub pipeline: Pipeline,
-    /// Whom the directory belongs to.
+    /// Which threads the groups' cores run on.
+    pub runtime: Runtime,
+    /// Whom the directory belongs to, and how many groups it holds.
     pub identity: Identity,
-    /// A snapshot is due when the log since the last one weighs this many
+    /// A group's snapshot is due when the log since the last one weighs this many
     /// bytes, or as much as the state if that is more.
     pub log_bytes_max: u64,
 }
 
 impl GroupSettings {
-    /// Settings of a lone node: pipelined, node 1 of the cluster `ferry`, a
-    /// snapshot at every GiB of log.
+    /// Settings of a lone node with one group: pipelined, on the caller's
+    /// runtime, node 1 of the cluster `ferry`, a snapshot at every GiB of log.
     #[must_use]
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
         Self {
             data_dir: data_dir.into(),
             pipeline: Pipeline::default(),
+            runtime: Runtime::default(),
             identity: Identity {
                 cluster: "ferry".into(),
                 node: 1,
                 groups: 1,
             },
             log_bytes_max: 1 << 30,
+        }
+    }
+
+    pub(super) fn store_error(&self, source: io::Error) -> OpenError {
+        OpenError::Store {
+            path: self.data_dir.clone(),
+            source,
+        }
+    }
+
+    fn raft_error(&self, reason: &dyn ToString) -> OpenError {
+        OpenError::Raft {
+            path: self.data_dir.clone(),
+            reason: reason.to_string(),
         }
     }
 }
@@ -85,12 +103,15 @@ pub enum OpenError {
     /// Its directory cannot be used.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
-    /// Its settings ask for what this version does not do.
-    #[error("{groups} Raft groups: this version opens exactly 1; set groups to 1")]
+    /// Its settings ask for no group, or for too many.
+    #[error("{groups} Raft groups: must be 1 to {GROUPS_MAX}; set groups to one of them")]
     Groups {
         /// How many were asked for.
         groups: u32,
     },
+    /// Its metrics are registered already.
+    #[error("metrics: {0}; open each node's groups with a registry of their own")]
+    Metrics(#[from] prometheus::Error),
     /// What is in the directory cannot be used.
     #[error("data directory {path}: {source}")]
     Store {
@@ -139,88 +160,64 @@ struct Shared {
     node: u64,
     line: Line,
     state: Arc<StateStore>,
-    log: Arc<LogDatabase>,
+    home: Arc<Home>,
     closing: Mutex<Option<Closing>>,
 }
 
 /// What is needed once, to close.
 struct Closing {
     machine_gone: oneshot::Receiver<()>,
-    directory: Directory,
-}
-
-/// What lies in the directory, open.
-struct Opened {
-    directory: Directory,
-    log: Arc<LogDatabase>,
-    log_store: LogStore,
-    state: Arc<StateStore>,
+    runs: Runs,
 }
 
 impl Group {
-    /// Opens the group in its directory, or begins one there. Returns when it
-    /// leads and has applied everything that its log had before.
+    /// Opens a lone group: the only one in its directory.
     ///
     /// # Errors
-    /// One clear line: the directory is in use, unusable, somebody else's, or
-    /// what is in it is damaged.
-    pub async fn open(settings: GroupSettings, metrics: RaftMetrics) -> Result<Self, OpenError> {
-        let path = settings.data_dir.clone();
-        let raft_error = |error: &dyn ToString| OpenError::Raft {
-            path: path.clone(),
-            reason: error.to_string(),
-        };
-        let metrics = Arc::new(metrics);
-        let node = settings.identity.node;
-        let (pipeline, log_bytes_max) = (settings.pipeline, settings.log_bytes_max);
-        let opened = {
-            let metrics = Arc::clone(&metrics);
-            tokio::task::spawn_blocking(move || open_stores(&settings, metrics))
-                .await
-                .map_err(|error| raft_error(&error))??
-        };
-        let Opened {
-            directory,
-            log,
-            log_store,
-            state,
-        } = opened;
-        let (machine, machine_gone) =
-            Machine::start(Arc::clone(&state), Arc::clone(&metrics), log_bytes_max).map_err(
-                |source| OpenError::Store {
-                    path: path.clone(),
-                    source,
-                },
-            )?;
-        let config = config().validate().map_err(|error| raft_error(&error))?;
-        let raft = Raft::new(node, Arc::new(config), Alone, log_store, machine)
-            .await
-            .map_err(|error| raft_error(&error))?;
-        let members = BTreeMap::from([(node, BasicNode::default())]);
-        match raft.initialize(members).await {
-            // Not allowed means that it was done before.
-            Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
-            Err(error) => return Err(raft_error(&error)),
+    /// As [`Groups::open`]; also where the settings ask for several.
+    pub async fn open(settings: GroupSettings, registry: &Registry) -> Result<Self, OpenError> {
+        let groups = settings.identity.groups;
+        if groups != 1 {
+            return Err(OpenError::Groups { groups });
         }
-        raft.wait(None)
-            .metrics(|now| now.current_leader == Some(node), "leads its group")
-            .await
-            .map_err(|error| raft_error(&error))?;
-        raft.wait_for_recovery(None)
-            .await
-            .map_err(|error| raft_error(&error))?;
-        let line = Line::start(raft.clone(), metrics, pipeline);
-        let closing = Mutex::new(Some(Closing {
-            machine_gone,
-            directory,
-        }));
-        Ok(Self(Arc::new(Shared {
+        let groups = Groups::open(settings, registry).await?;
+        Ok(groups.at(0).clone())
+    }
+
+    /// Opens one of a node's groups. Returns when it leads and has applied
+    /// everything that its log had before.
+    pub(super) async fn launch(
+        number: u32,
+        settings: Arc<GroupSettings>,
+        home: Arc<Home>,
+        metrics: RaftMetrics,
+    ) -> Result<Self, OpenError> {
+        let runs =
+            Runs::of(settings.runtime, number).map_err(|source| settings.store_error(source))?;
+        let (launching, place) = (Arc::clone(&settings), Arc::clone(&home));
+        let launched = runs.spawn(async move {
+            let started = start(number, &launching, &place, metrics).await;
+            if started.is_err() {
+                let left = machine::blocking(move || place.leave()).await;
+                left.map_err(|source| launching.store_error(source))?;
+            }
+            started
+        });
+        let Started {
             raft,
-            node,
             line,
             state,
-            log,
-            closing,
+            machine_gone,
+        } = launched
+            .await
+            .map_err(|error| settings.raft_error(&error))??;
+        Ok(Self(Arc::new(Shared {
+            raft,
+            node: settings.identity.node,
+            line,
+            state,
+            home,
+            closing: Mutex::new(Some(Closing { machine_gone, runs })),
         })))
     }
 
@@ -287,8 +284,9 @@ impl Group {
         now.purged.map_or(0, |id| id.index)
     }
 
-    /// Stops the group, makes its state durable and closes its directory, so
-    /// that it can be opened again at once. A second call does nothing.
+    /// Stops the group and makes its state durable. The last of a node's groups
+    /// closes the directory, so that it can be opened again at once. A second
+    /// call does nothing.
     ///
     /// # Errors
     /// If the state cannot be flushed or a database stays in use; nothing that
@@ -300,44 +298,94 @@ impl Group {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        let Some(Closing {
-            machine_gone,
-            directory,
-        }) = closing
-        else {
+        let Some(Closing { machine_gone, runs }) = closing else {
             return Ok(());
         };
-        self.0.raft.shutdown().await.map_err(io::Error::other)?;
+        let stopped = self.0.raft.shutdown().await.map_err(io::Error::other);
         // What was committed is still being applied; then openraft lets go.
         tokio::time::timeout(SHUTDOWN_PATIENCE, machine_gone)
             .await
             .ok();
-        let (state, log) = (Arc::clone(&self.0.state), Arc::clone(&self.0.log));
-        machine::blocking(move || {
+        let (state, home) = (Arc::clone(&self.0.state), Arc::clone(&self.0.home));
+        let closed = machine::blocking(move || {
             let flushed = state.flush();
-            let closed = state.database.close().and(log.close());
-            drop(directory);
-            flushed.and(closed)
+            let closed = state.database.close();
+            let left = home.leave();
+            flushed.and(closed).and(left)
         })
-        .await
+        .await;
+        drop(runs);
+        stopped.and(closed)
     }
 }
 
-fn open_stores(settings: &GroupSettings, metrics: Arc<RaftMetrics>) -> Result<Opened, OpenError> {
-    let path = &settings.data_dir;
-    if settings.identity.groups != 1 {
-        return Err(OpenError::Groups {
-            groups: settings.identity.groups,
-        });
+/// A group that runs.
+struct Started {
+    raft: Raft<Types, Machine>,
+    line: Line,
+    state: Arc<StateStore>,
+    machine_gone: oneshot::Receiver<()>,
+}
+
+/// Starts a group on the runtime that it will run on.
+async fn start(
+    number: u32,
+    settings: &Arc<GroupSettings>,
+    home: &Arc<Home>,
+    metrics: RaftMetrics,
+) -> Result<Started, OpenError> {
+    let metrics = Arc::new(metrics);
+    let (log_store, state) = {
+        let (settings, home) = (Arc::clone(settings), Arc::clone(home));
+        let metrics = Arc::clone(&metrics);
+        tokio::task::spawn_blocking(move || open_stores(number, &settings, &home, metrics))
     }
-    let directory = Directory::open(path, &settings.identity)?;
-    let store_error = |source| OpenError::Store {
-        path: path.clone(),
-        source,
-    };
-    let state = StateStore::open(&directory.group(GROUP)).map_err(store_error)?;
-    let log = LogDatabase::open(&directory.log(), metrics).map_err(store_error)?;
-    let opened = log.group(GROUP).and_then(|store| {
+    .await
+    .map_err(|error| settings.raft_error(&error))??;
+    let started = Machine::start(
+        Arc::clone(&state),
+        Arc::clone(&metrics),
+        settings.log_bytes_max,
+    );
+    let (machine, machine_gone) = started.map_err(|source| settings.store_error(source))?;
+    let config = config().validate();
+    let config = Arc::new(config.map_err(|error| settings.raft_error(&error))?);
+    let node = settings.identity.node;
+    let raft = Raft::new(node, config, Alone, log_store, machine)
+        .await
+        .map_err(|error| settings.raft_error(&error))?;
+    let members = BTreeMap::from([(node, BasicNode::default())]);
+    match raft.initialize(members).await {
+        // Not allowed means that it was done before.
+        Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
+        Err(error) => return Err(settings.raft_error(&error)),
+    }
+    raft.wait(None)
+        .metrics(|now| now.current_leader == Some(node), "leads its group")
+        .await
+        .map_err(|error| settings.raft_error(&error))?;
+    raft.wait_for_recovery(None)
+        .await
+        .map_err(|error| settings.raft_error(&error))?;
+    let line = Line::start(raft.clone(), metrics, settings.pipeline);
+    Ok(Started {
+        raft,
+        line,
+        state,
+        machine_gone,
+    })
+}
+
+fn open_stores(
+    number: u32,
+    settings: &GroupSettings,
+    home: &Home,
+    metrics: Arc<RaftMetrics>,
+) -> Result<(LogStore, Arc<StateStore>), OpenError> {
+    let path = &settings.data_dir;
+    let store_error = |source| settings.store_error(source);
+    let state = StateStore::open(&group_home(path, number)).map_err(store_error)?;
+    let opened = home.log.group(number, metrics).and_then(|store| {
         let bytes = store.stored_bytes()?;
         state.unsnapped_bytes.store(bytes, Ordering::Relaxed);
         Ok(store)
@@ -351,12 +399,7 @@ fn open_stores(settings: &GroupSettings, metrics: Arc<RaftMetrics>) -> Result<Op
             applied: applied.map_or_else(|| "nothing".into(), |id| format!("entry {}", id.index)),
         });
     }
-    Ok(Opened {
-        directory,
-        log,
-        log_store,
-        state: Arc::new(state),
-    })
+    Ok((log_store, Arc::new(state)))
 }
 
 fn config() -> Config {

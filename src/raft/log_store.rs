@@ -28,7 +28,7 @@ use super::{
     keys::{self, Fact},
     log_disk::{self, edge, read_fact},
     log_writer::{self, LogWriter, Order},
-    metrics::RaftMetrics,
+    metrics::{LogMetrics, RaftMetrics},
     recent::Recent,
     types::{Entry, LogId, Types, Vote},
 };
@@ -42,7 +42,6 @@ const READ_BYTES: usize = 2 << 20;
 pub(crate) struct LogDatabase {
     database: Arc<Database>,
     writer: LogWriter,
-    metrics: Arc<RaftMetrics>,
 }
 
 /// One group's part of the log. Clones read and write the same log.
@@ -55,6 +54,7 @@ pub(crate) struct LogStore {
 /// What of a group's log is in memory.
 pub(crate) struct GroupLog {
     pub(crate) group: u32,
+    pub(crate) metrics: Arc<RaftMetrics>,
     state: Mutex<State>,
 }
 
@@ -71,7 +71,7 @@ pub(crate) struct State {
 
 impl GroupLog {
     #[cfg(test)]
-    pub(crate) fn empty(group: u32) -> Arc<Self> {
+    pub(crate) fn empty(group: u32, metrics: Arc<RaftMetrics>) -> Arc<Self> {
         let recent = Recent::new(RECENT_BYTES);
         let state = State {
             recent,
@@ -83,6 +83,7 @@ impl GroupLog {
         };
         Arc::new(Self {
             group,
+            metrics,
             state: Mutex::new(state),
         })
     }
@@ -94,20 +95,20 @@ impl GroupLog {
 
 impl LogDatabase {
     /// Opens the database and starts its writer. Blocks.
-    pub(crate) fn open(path: &Path, metrics: Arc<RaftMetrics>) -> io::Result<Arc<Self>> {
+    pub(crate) fn open(path: &Path, metrics: LogMetrics) -> io::Result<Arc<Self>> {
         let database = Database::open(&log_disk::options(), path)
             .map_err(|error| super::database::named(path, &error))?;
         let database = Arc::new(database);
-        let writer = LogWriter::start(Arc::clone(&database), Arc::clone(&metrics))?;
-        Ok(Arc::new(Self {
-            database,
-            writer,
-            metrics,
-        }))
+        let writer = LogWriter::start(Arc::clone(&database), metrics)?;
+        Ok(Arc::new(Self { database, writer }))
     }
 
     /// Reads where one group's log stands. Blocks.
-    pub(crate) fn group(self: &Arc<Self>, group: u32) -> io::Result<LogStore> {
+    pub(crate) fn group(
+        self: &Arc<Self>,
+        group: u32,
+        metrics: Arc<RaftMetrics>,
+    ) -> io::Result<LogStore> {
         let db = self.database.get()?;
         let purged = read_fact(&db, group, Fact::Purged, codec::read_log_id)?;
         let state = State {
@@ -123,6 +124,7 @@ impl LogDatabase {
         };
         let log = Arc::new(GroupLog {
             group,
+            metrics,
             state: Mutex::new(state),
         });
         Ok(LogStore {
@@ -281,7 +283,7 @@ impl RaftLogStorage<Types> for LogStore {
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
         let Some(id) = committed else { return Ok(()) };
         self.log.lock().committed = Some(id);
-        self.shared.metrics.committed(id.index);
+        self.log.metrics.committed(id.index);
         self.shared
             .writer
             .order(Order::Committed(Arc::clone(&self.log), id))

@@ -23,7 +23,7 @@ use super::{
     database::Database,
     keys::{self, Fact},
     log_store::GroupLog,
-    metrics::RaftMetrics,
+    metrics::LogMetrics,
     recent::weight,
     types::{Entry, LogId, Types, Vote},
 };
@@ -68,7 +68,7 @@ pub(crate) struct LogWriter {
 
 impl LogWriter {
     /// Starts the thread.
-    pub(crate) fn start(database: Arc<Database>, metrics: Arc<RaftMetrics>) -> io::Result<Self> {
+    pub(crate) fn start(database: Arc<Database>, metrics: LogMetrics) -> io::Result<Self> {
         let (orders, queue) = mpsc::channel();
         let thread = thread::Builder::new()
             .name("ferry-log".into())
@@ -100,7 +100,7 @@ impl LogWriter {
     }
 }
 
-fn write_orders(queue: &mpsc::Receiver<Order>, database: &Database, metrics: &RaftMetrics) {
+fn write_orders(queue: &mpsc::Receiver<Order>, database: &Database, metrics: &LogMetrics) {
     let mut broken = None;
     while let Ok(first) = queue.recv() {
         let mut round = Round::default();
@@ -118,7 +118,7 @@ fn write_orders(queue: &mpsc::Receiver<Order>, database: &Database, metrics: &Ra
                 error.to_string()
             });
         }
-        round.answer(broken.as_deref(), metrics);
+        round.answer(broken.as_deref());
         if last {
             return;
         }
@@ -205,7 +205,7 @@ impl Round {
         self.appends.push((log, end, callback, since));
     }
 
-    fn write(&mut self, db: &DB, metrics: &RaftMetrics) -> io::Result<()> {
+    fn write(&mut self, db: &DB, metrics: &LogMetrics) -> io::Result<()> {
         if let Some(fault) = self.fault.take() {
             return Err(fault);
         }
@@ -233,7 +233,7 @@ impl Round {
         Ok(())
     }
 
-    fn answer(self, broken: Option<&str>, metrics: &RaftMetrics) {
+    fn answer(self, broken: Option<&str>) {
         let result = || match broken {
             None => Ok(()),
             Some(error) => Err(io::Error::other(error.to_owned())),
@@ -241,7 +241,7 @@ impl Round {
         for (log, end, callback, since) in self.appends {
             if broken.is_none() {
                 log.lock().recent.written(end);
-                metrics
+                log.metrics
                     .append_seconds
                     .observe(since.elapsed().as_secs_f64());
             }
@@ -257,14 +257,18 @@ impl Round {
 mod tests {
     use prometheus::Registry;
 
-    use super::{super::log_disk, *};
+    use super::{
+        super::{log_disk, metrics::RaftMetrics},
+        *,
+    };
 
     #[test]
     fn after_a_failed_write_nothing_is_acknowledged_any_more() {
         let home = tempfile::tempdir().unwrap();
-        let metrics = Arc::new(RaftMetrics::register(&Registry::new(), 0).unwrap());
+        let registry = Registry::new();
+        let metrics = LogMetrics::register(&registry).unwrap();
         let database = Arc::new(Database::open(&log_disk::options(), home.path()).unwrap());
-        let log = GroupLog::empty(0);
+        let log = GroupLog::empty(0, Arc::new(RaftMetrics::register(&registry, 0).unwrap()));
         let writer = LogWriter::start(Arc::clone(&database), metrics).unwrap();
         let save = |term| {
             let (done, durable) = oneshot::channel();

@@ -1,4 +1,5 @@
-//! The metric handles of one Raft group, registered once and kept.
+//! The metric handles of one Raft group, and those of the log that all groups
+//! of a node share, registered once and kept.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,6 +10,38 @@ use prometheus::{
 
 use crate::telemetry::names;
 
+/// Handles of every metric that the one log writer of a node moves. A sync
+/// serves all groups at once, so these have no group.
+pub struct LogMetrics {
+    pub(crate) sync_seconds: Histogram,
+    pub(crate) proposals_per_sync: Histogram,
+}
+
+impl LogMetrics {
+    /// Registers the metrics of a node's log.
+    ///
+    /// # Errors
+    /// If the registry already has them.
+    pub fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let histogram = |name: &str, help: &str, buckets| {
+            let opts = HistogramOpts::new(name, help).buckets(buckets);
+            keep(registry, Histogram::with_opts(opts)?)
+        };
+        Ok(Self {
+            sync_seconds: histogram(
+                names::RAFT_LOG_SYNC_SECONDS,
+                "One synced write of the log writer, in seconds.",
+                seconds()?,
+            )?,
+            proposals_per_sync: histogram(
+                names::RAFT_PROPOSALS_PER_SYNC,
+                "Log entries, of all groups, made durable by one sync.",
+                exponential_buckets(1.0, 2.0, 12)?,
+            )?,
+        })
+    }
+}
+
 /// Handles of every metric that a group moves.
 pub struct RaftMetrics {
     pub(crate) write_requests: IntCounter,
@@ -16,9 +49,7 @@ pub struct RaftMetrics {
     pub(crate) write_failures: IntCounter,
     pub(crate) write_seconds: Histogram,
     pub(crate) append_seconds: Histogram,
-    pub(crate) sync_seconds: Histogram,
     pub(crate) apply_seconds: Histogram,
-    pub(crate) proposals_per_sync: Histogram,
     apply_lag: IntGauge,
     committed: AtomicU64,
     applied: AtomicU64,
@@ -43,8 +74,6 @@ impl RaftMetrics {
                     .buckets(buckets);
                 keep(registry, Histogram::with_opts(opts)?)
             };
-        // 50 µs to 26 s: from an idle local sync to a stalled disk.
-        let seconds = || exponential_buckets(50e-6, 2.0, 20);
         Ok(Self {
             write_requests: counter(
                 names::RAFT_WRITE_REQUESTS,
@@ -65,20 +94,10 @@ impl RaftMetrics {
                 "Log append, queueing and sync included, in seconds.",
                 seconds()?,
             )?,
-            sync_seconds: histogram(
-                names::RAFT_LOG_SYNC_SECONDS,
-                "One synced write of the log writer, in seconds.",
-                seconds()?,
-            )?,
             apply_seconds: histogram(
                 names::RAFT_APPLY_BATCH_SECONDS,
                 "One apply call of the state machine, in seconds.",
                 seconds()?,
-            )?,
-            proposals_per_sync: histogram(
-                names::RAFT_PROPOSALS_PER_SYNC,
-                "Log entries made durable by one sync.",
-                exponential_buckets(1.0, 2.0, 12)?,
             )?,
             apply_lag: keep(
                 registry,
@@ -112,6 +131,11 @@ impl RaftMetrics {
         let lag = committed.saturating_sub(self.applied.load(Ordering::Relaxed));
         self.apply_lag.set(i64::try_from(lag).unwrap_or(i64::MAX));
     }
+}
+
+/// 50 µs to 26 s: from an idle local sync to a stalled disk.
+fn seconds() -> prometheus::Result<Vec<f64>> {
+    exponential_buckets(50e-6, 2.0, 20)
 }
 
 fn keep<M: Collector + Clone + 'static>(registry: &Registry, metric: M) -> prometheus::Result<M> {

@@ -1,4 +1,4 @@
-//! The embedded Raft group: durable, pipelined, one member for now.
+//! The embedded Raft groups: durable, pipelined, one member each for now.
 //!
 //! ```text
 //! propose ─► line ─► openraft core ─► log_store ─► log_writer   one synced write for all that queued
@@ -15,6 +15,7 @@ pub mod command;
 mod database;
 mod directory;
 mod group;
+mod groups;
 pub mod keys;
 mod line;
 mod log_disk;
@@ -24,6 +25,7 @@ mod machine;
 mod metrics;
 mod network;
 mod recent;
+mod runtime;
 mod sessions;
 mod snapshot;
 mod state;
@@ -34,6 +36,7 @@ mod tests;
 
 pub use command::{Applied, Command, Kind};
 pub use directory::DirectoryError;
-pub use group::{Group, GroupSettings, Identity, OpenError, Pipeline, ProposeError};
-pub use metrics::RaftMetrics;
+pub use group::{Group, GroupSettings, Identity, OpenError, Pipeline, ProposeError, Runtime};
+pub use groups::{GROUPS_MAX, Groups};
+pub use metrics::{LogMetrics, RaftMetrics};
 pub use sessions::Sessions;

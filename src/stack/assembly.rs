@@ -1,13 +1,14 @@
 //! What a policy describes, put together: which layer stands in front of
 //! which, outermost first.
 //!
-//! An [`Assembly`] is what outlives a policy: counters, the limiter, the
-//! group, the connections upstream. Each policy gets a door of its own, with
-//! its own windows; they share the limiter and the count of what waits, so no
-//! bound is exceeded while the windows of an old policy drain.
+//! An [`Assembly`] is what outlives a policy: counters, a limiter for each
+//! group, the groups, the connections upstream. Each policy gets a door of its
+//! own, with its own windows; they share the limiters and the counts of what
+//! waits, so no bound is exceeded while the windows of an old policy drain.
 
 use std::{
     collections::HashMap,
+    num::NonZeroU32,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -16,9 +17,9 @@ use prometheus::IntCounterVec;
 use tonic::{Code, Status};
 use tower::ServiceBuilder;
 
-use super::{Batches, StackError};
+use super::{StackError, upstreams::Lines};
 use crate::{
-    accept::{CallRules, Door, DoorMethod, MethodRules, route::Router, status::ShedAnswer},
+    accept::{CallRules, Door, DoorMethod, MethodRules, Spread, route::Router, status::ShedAnswer},
     batch::{BatchLayer, Batcher, Queue},
     forward::{Forward, Forwarder},
     limit::{LimitLayer, LimitView},
@@ -28,33 +29,48 @@ use crate::{
 };
 
 /// Takes the calls of a sidecar's door.
-pub(super) type Batched = Batcher<Call, CallRules, Bytes, Status>;
+pub(super) type Batched = Spread<Batcher<Call, CallRules, Bytes, Status>>;
 
 /// The upstream that a policy names, for batches and for all else.
 pub(super) type Upstreams =
-    Box<dyn Fn(&Policy) -> Result<(Batches, Forward), StackError> + Send + Sync>;
+    Box<dyn Fn(&Policy) -> Result<(Lines, Forward), StackError> + Send + Sync>;
 
 /// What every policy of one sidecar has in common.
 pub(super) struct Assembly {
     upstreams: Upstreams,
-    limit: LimitLayer<ByStatus>,
-    queue: Mutex<Option<Arc<Queue>>>,
+    lines: Vec<Line>,
     counted: Counted,
     forwarded: IntCounterVec,
 }
 
+/// What every policy's windows of one group share.
+struct Line {
+    /// The group's number, if it is one.
+    group: Option<u32>,
+    limit: LimitLayer<ByStatus>,
+    queue: Mutex<Option<Arc<Queue>>>,
+}
+
 impl Assembly {
-    /// What `policy` and its successors share. `upstreams` is asked again for
-    /// each of them.
+    /// What `policy` and its successors share, over so many groups if any.
+    /// `upstreams` is asked again for each of them.
     pub(super) fn new(
         policy: &Policy,
+        groups: Option<NonZeroU32>,
         upstreams: Upstreams,
         metrics: &Metrics,
     ) -> Result<Self, StackError> {
-        Ok(Self {
-            upstreams,
+        let line = |group| Line {
+            group,
             limit: LimitLayer::classified(policy.limit, ByStatus),
             queue: Mutex::default(),
+        };
+        Ok(Self {
+            upstreams,
+            lines: match groups {
+                None => vec![line(None)],
+                Some(groups) => (0..groups.get()).map(|group| line(Some(group))).collect(),
+            },
             counted: Counted::new(metrics.clone()),
             forwarded: metrics.forwarded()?,
         })
@@ -65,23 +81,29 @@ impl Assembly {
     pub(super) fn door(&self, policy: &Policy) -> Result<Door<Batched>, StackError> {
         let methods = enforced(policy);
         let counted = self.counted.methods(&methods)?;
-        let (upstream, forward) = (self.upstreams)(policy)?;
-        let mut queue = lock(&self.queue);
-        let mut batch = BatchLayer::new(Arc::new(call_rules(policy, &counted)));
-        if let Some(queue) = &*queue {
-            batch = batch.beside(queue);
-        }
-        // Outermost first.
-        let batched = ServiceBuilder::new()
-            // Always ready; gathers calls into windows and sheds what cannot
-            // be served in its time.
-            .layer(batch)
-            // Ready when a permit is free: that is when a window is sealed.
-            .layer(self.limit.clone())
-            // Merges and sends; the permit comes back with its answer.
-            .service(upstream);
-        self.limit.retune(policy.limit);
-        queue.get_or_insert_with(|| Arc::clone(batched.queue()));
+        let (Lines { services, keys }, forward) = (self.upstreams)(policy)?;
+        let rules = Arc::new(call_rules(policy, &counted));
+        let batched = self.lines.iter().zip(services).map(|(line, upstream)| {
+            let mut queue = lock(&line.queue);
+            let mut batch = BatchLayer::new(Arc::clone(&rules));
+            if let Some(queue) = &*queue {
+                batch = batch.beside(queue);
+            }
+            // Outermost first; one of each for each group.
+            let batched = ServiceBuilder::new()
+                // Always ready; gathers calls into windows and sheds what cannot
+                // be served in its time.
+                .layer(batch)
+                // Ready when a permit is free: that is when a window is sealed.
+                .layer(line.limit.clone())
+                // Merges and sends; the permit comes back with its answer.
+                .service(upstream);
+            line.limit.retune(policy.limit);
+            queue.get_or_insert_with(|| Arc::clone(batched.queue()));
+            batched
+        });
+        // In front of all: finds each call's group, splits a call of several.
+        let batched = Spread::new(batched.collect(), keys);
         Ok(Door {
             router: router(&methods),
             methods: door_methods(&methods, &counted),
@@ -92,19 +114,23 @@ impl Assembly {
         })
     }
 
-    /// A look at the limiter.
-    pub(super) fn limit(&self) -> LimitView {
-        self.limit.view()
+    /// The limits now, of all groups together.
+    pub(super) fn limit(&self) -> u32 {
+        let views = self.lines.iter().map(|line| line.limit.view());
+        views.map(|view| LimitView::limit(&view)).sum()
     }
 
-    /// The gauges of the limiter and of what waits for it.
+    /// The gauges of each limiter and of what waits for it.
     ///
     /// # Panics
     /// Before the first door.
-    pub(super) fn gauges(&self, metrics: &Metrics) -> Result<LimitMetrics, StackError> {
-        let queue = lock(&self.queue).clone();
-        let queue = queue.expect("gauges are asked for once there is a door");
-        Ok(metrics.limiter(self.limit(), queue)?)
+    pub(super) fn gauges(&self, metrics: &Metrics) -> Result<Vec<LimitMetrics>, StackError> {
+        let lines = self.lines.iter().map(|line| {
+            let queue = lock(&line.queue).clone();
+            let queue = queue.expect("gauges are asked for once there is a door");
+            Ok(metrics.limiter(line.group, line.limit.view(), queue)?)
+        });
+        lines.collect()
     }
 
     /// Entries sent upstream although their caller had left before.

@@ -41,7 +41,6 @@ impl Sidecar {
         let live = Arc::new(live);
         let watched = Arc::clone(&live);
         Ok(Self {
-            limit: assembly.limit(),
             assembly,
             live,
             watch: tokio::spawn(async move { watched.watch().await }),

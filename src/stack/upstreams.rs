@@ -1,4 +1,4 @@
-//! Where a policy's batches go, and all else: the group here, or a service
+//! Where a policy's batches go, and all else: the groups here, or a service
 //! elsewhere.
 
 use std::{sync::Arc, time::Duration};
@@ -8,26 +8,46 @@ use tower::util::BoxCloneSyncService;
 
 use super::{Batches, StackError, assembly::enforced};
 use crate::{
+    accept::GroupKey,
     forward::Forward,
     meta::MetaService,
     policy::{Method, Policy, Upstream},
     proto::mqtt::mqtt_service_server::MqttServiceServer,
-    raft::{Group, command::Kind},
+    raft::{Groups, command::Kind},
     upstream::{Embedded, Remote, RemoteClient, Target},
 };
 
 /// The write that the embedded group takes in batches.
 pub(super) const CREATE_SESSION: &str = "/meta.service.mqtt.MqttService/CreateSession";
+/// The fields of its entries that decide their group: `client_id`. They are the
+/// node's, not the policy's: whoever reads or deletes must find the same group.
+const CREATE_SESSION_KEY: [u32; 1] = [1];
 
-/// What `policy` names; `group` is the embedded one.
+/// One service for each Raft group, and one if there are none.
+pub(super) struct Lines {
+    pub(super) services: Vec<Batches>,
+    /// What decides a call's group, a method; not asked where there is one.
+    pub(super) keys: Vec<GroupKey>,
+}
+
+impl Lines {
+    pub(super) fn lone(service: Batches) -> Self {
+        Self {
+            services: vec![service],
+            keys: Vec::new(),
+        }
+    }
+}
+
+/// What `policy` names; `groups` are the embedded ones.
 pub(super) fn of(
     policy: &Policy,
-    group: Option<&Group>,
+    groups: Option<&Groups>,
     kept: Option<&RemoteClient>,
-) -> Result<(Batches, Forward), StackError> {
+) -> Result<(Lines, Forward), StackError> {
     let methods = enforced(policy);
-    match (group, &policy.upstream) {
-        (Some(group), _) => embedded(group, &methods, policy.batch_timeout),
+    match (groups, &policy.upstream) {
+        (Some(groups), _) => embedded(groups, &methods, policy.batch_timeout),
         (None, Upstream::Remote { endpoints }) => {
             let client = kept.filter(|client| client.endpoints() == &endpoints[..]);
             let client = client.cloned();
@@ -38,30 +58,47 @@ pub(super) fn of(
     }
 }
 
-/// The group's own service takes what does not batch.
+/// The node's own service takes what does not batch.
 pub(super) fn embedded(
-    group: &Group,
+    groups: &Groups,
     methods: &[&Method],
     timeout: Duration,
-) -> Result<(Batches, Forward), StackError> {
-    let targets = methods.iter().map(|method| match &*method.path {
-        CREATE_SESSION => Ok((Kind::CreateSession, target(method))),
-        path => Err(StackError::NotEmbedded {
-            path: path.to_owned(),
-        }),
-    });
-    let upstream = Embedded::new(group.clone(), targets.collect::<Result<_, _>>()?, timeout);
-    let service = MqttServiceServer::new(MetaService::new(group.clone()));
+) -> Result<(Lines, Forward), StackError> {
+    let (mut targets, mut keys) = (Vec::new(), Vec::new());
+    for method in methods {
+        let (kind, fields) = match &*method.path {
+            CREATE_SESSION => (Kind::CreateSession, CREATE_SESSION_KEY),
+            path => {
+                return Err(StackError::NotEmbedded {
+                    path: path.to_owned(),
+                });
+            }
+        };
+        targets.push((kind, target(method)));
+        keys.push(GroupKey {
+            plan: Arc::clone(&method.plan),
+            fields: fields.to_vec(),
+        });
+    }
+    let upstream = Embedded::new(groups.clone(), targets, timeout);
+    let services = groups.all().iter();
+    let services = services.map(|_| BoxCloneSyncService::new(upstream.clone()));
+    let lines = Lines {
+        services: services.collect(),
+        keys,
+    };
+    let service = MqttServiceServer::new(MetaService::new(groups.clone()));
     Ok((
-        BoxCloneSyncService::new(upstream),
+        lines,
         Forward::Local(Box::new(Routes::new(service).prepare())),
     ))
 }
 
-fn remote(client: RemoteClient, methods: &[&Method], timeout: Duration) -> (Batches, Forward) {
+fn remote(client: RemoteClient, methods: &[&Method], timeout: Duration) -> (Lines, Forward) {
     let targets = methods.iter().map(|method| target(method)).collect();
     let upstream = Remote::new(client.clone(), targets, timeout);
-    (BoxCloneSyncService::new(upstream), Forward::Remote(client))
+    let lines = Lines::lone(BoxCloneSyncService::new(upstream));
+    (lines, Forward::Remote(client))
 }
 
 fn target(method: &Method) -> Target {

@@ -142,13 +142,26 @@ impl Metrics {
         })
     }
 
-    /// The gauges of one limiter and the queue in front of it.
+    /// The gauges of one limiter and the queue in front of it; `group` is their
+    /// label where they belong to one.
     ///
     /// # Errors
     /// If this registry already has them.
-    pub fn limiter(&self, view: LimitView, queue: Arc<Queue>) -> prometheus::Result<LimitMetrics> {
-        let count = |name, help: &str| self.keep(IntGauge::new(name, help)?);
-        let value = |name, help: &str| self.keep(Gauge::new(name, help)?);
+    pub fn limiter(
+        &self,
+        group: Option<u32>,
+        view: LimitView,
+        queue: Arc<Queue>,
+    ) -> prometheus::Result<LimitMetrics> {
+        let opts = |name, help: &str| {
+            let opts = Opts::new(name, help);
+            match group {
+                Some(group) => opts.const_label("group", group.to_string()),
+                None => opts,
+            }
+        };
+        let count = |name, help: &str| self.keep(IntGauge::with_opts(opts(name, help))?);
+        let value = |name, help: &str| self.keep(Gauge::with_opts(opts(name, help))?);
         Ok(LimitMetrics {
             limit: count(names::LIMIT, "The adaptive limit, in batches in flight.")?,
             in_flight: count(names::IN_FLIGHT, "Batches that hold a permit.")?,

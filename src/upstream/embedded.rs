@@ -1,4 +1,4 @@
-//! The Raft group in this process: one batch, one proposal.
+//! The Raft groups in this process: one batch, one proposal to its group.
 //!
 //! The merged bytes are the log entry: they are written once, behind the
 //! command's header, and never decoded on the way.
@@ -18,15 +18,15 @@ use super::{BatchReply, Call, Target, late};
 use crate::{
     batch::Batch,
     raft::{
-        Group, ProposeError,
+        Groups, ProposeError,
         command::{Applied, Command, Kind},
     },
 };
 
-/// Proposes batches to an embedded group.
+/// Proposes batches to the embedded groups: all calls of a batch are one group's.
 #[derive(Clone, Debug)]
 pub struct Embedded {
-    group: Group,
+    groups: Groups,
     targets: Arc<[(Kind, Target)]>,
     timeout: Duration,
 }
@@ -36,9 +36,9 @@ impl Embedded {
     /// not applied within `timeout` is DEADLINE_EXCEEDED, and is answered so
     /// when it is applied, or after as long again.
     #[must_use]
-    pub fn new(group: Group, targets: Vec<(Kind, Target)>, timeout: Duration) -> Self {
+    pub fn new(groups: Groups, targets: Vec<(Kind, Target)>, timeout: Duration) -> Self {
         Self {
-            group,
+            groups,
             targets: targets.into(),
             timeout,
         }
@@ -58,7 +58,8 @@ impl Service<Batch<Call>> for Embedded {
 
     fn call(&mut self, batch: Batch<Call>) -> Self::Future {
         let timeout = self.timeout;
-        let (group, targets) = (self.group.clone(), Arc::clone(&self.targets));
+        let group = self.groups.at(batch.requests[0].group).clone();
+        let targets = Arc::clone(&self.targets);
         // Merged when the future is polled, in the batch's own task: the one
         // that seals windows has the next batch to see to.
         Box::pin(async move {

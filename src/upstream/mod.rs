@@ -39,6 +39,8 @@ use crate::{
 pub struct Call {
     /// The index of its method in the policy.
     pub method: usize,
+    /// The Raft group that all of its entries belong to; 0 where there are no groups.
+    pub group: u32,
     /// Its message, scanned.
     pub piece: Piece,
     /// The metadata that stands for its caller, the same for the whole

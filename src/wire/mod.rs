@@ -23,6 +23,7 @@ mod plan;
 mod record;
 mod scan;
 mod shape;
+mod shard;
 mod split;
 
 pub use error::{PlanError, ScanError, SplitError};
@@ -34,6 +35,7 @@ pub use shape::{
     Condition, Field, Fill, Held, HeldIs, Is, KeyUse, Kind, Lift, LiftedField, Message, ReplyShape,
     Shape, SplitShape, StatusShape, Wrap,
 };
+pub use shard::{Placing, group_of};
 pub use split::{EntryStatus, Parts};
 
 #[cfg(test)]

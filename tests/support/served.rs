@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::Path};
 
 use ferry::{
     policy::{Policy, Source},
-    raft::Group,
+    raft::Groups,
     stack::{self, Stack},
     telemetry::Metrics,
 };
@@ -31,22 +31,28 @@ methods:
 /// A running sidecar.
 pub(crate) struct Served {
     pub(crate) stack: Stack,
-    _group: Option<Group>,
+    /// The embedded groups, if it has any.
+    pub(crate) groups: Option<Groups>,
     _home: Option<TempDir>,
 }
 
 impl Served {
     /// Over an embedded group of its own.
     pub(crate) async fn embedded() -> Self {
+        Self::embedded_with("").await
+    }
+
+    /// The same with more keys of the policy's `embedded`: `, groups: 4`.
+    pub(crate) async fn embedded_with(more: &str) -> Self {
         let home = tempfile::tempdir().expect("a temporary directory can be made");
         let data_dir = home.path().join("ferry-data");
-        let upstream = format!("  embedded: {{data_dir: {}}}", data_dir.display());
+        let upstream = format!("  embedded: {{data_dir: {}{more}}}", data_dir.display());
         let (policy, metrics) = (policy(&upstream), Metrics::default());
-        let group = stack::open_group(&policy, &metrics).await;
-        let group = group.expect("an empty directory").expect("it is embedded");
+        let groups = stack::open_groups(&policy, &metrics).await;
+        let groups = groups.expect("an empty directory").expect("it is embedded");
         let served = Self {
-            stack: serve(&policy, Some(group.clone()), metrics).await,
-            _group: Some(group),
+            stack: serve(&policy, Some(groups.clone()), metrics).await,
+            groups: Some(groups),
             _home: Some(home),
         };
         let admin = served.admin();
@@ -63,7 +69,7 @@ impl Served {
         let policy = policy(&one_at_a_time(upstream));
         Self {
             stack: serve(&policy, None, Metrics::default()).await,
-            _group: None,
+            groups: None,
             _home: None,
         }
     }
@@ -75,7 +81,7 @@ impl Served {
         let stack = Stack::of_source(&policy, Some(source), None, Metrics::default()).await;
         Self {
             stack: stack.expect("loopback has free ports"),
-            _group: None,
+            groups: None,
             _home: None,
         }
     }
@@ -86,7 +92,7 @@ impl Served {
         let policy = policy.unwrap_or_else(|faults| panic!("{faults}"));
         Self {
             stack: serve(&policy, None, Metrics::default()).await,
-            _group: None,
+            groups: None,
             _home: None,
         }
     }
@@ -135,7 +141,7 @@ fn policy(upstream: &str) -> Policy {
         .unwrap_or_else(|faults| panic!("{faults}"))
 }
 
-async fn serve(policy: &Policy, group: Option<Group>, metrics: Metrics) -> Stack {
-    let stack = Stack::proxy(policy, group, metrics).await;
+async fn serve(policy: &Policy, groups: Option<Groups>, metrics: Metrics) -> Stack {
+    let stack = Stack::proxy(policy, groups, metrics).await;
     stack.expect("loopback has free ports")
 }

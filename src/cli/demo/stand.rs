@@ -17,7 +17,7 @@ use super::{
 use crate::{
     cli::bench::{Acknowledged, Sessions},
     policy::{Listen, Policy},
-    raft::{Group, Pipeline},
+    raft::{GroupSettings, Groups, Pipeline},
     stack::{self, Stack},
     telemetry::Metrics,
 };
@@ -29,7 +29,7 @@ const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A group and the server in front of it.
 pub(super) struct Stand {
-    group: Group,
+    groups: Groups,
     server: Stack,
     entrance: Entrance,
 }
@@ -40,24 +40,25 @@ impl Stand {
     /// # Errors
     /// If the group does not open or the server does not start.
     pub(super) async fn open(leg: &Leg, data_dir: &Path) -> Result<Self> {
-        let pipeline = match leg.core {
+        let mut settings = GroupSettings::new(data_dir);
+        settings.pipeline = match leg.core {
             Core::Serial => Pipeline::Serial,
             Core::Pipelined => Pipeline::Full,
         };
         let metrics = Metrics::default();
-        let group = stack::open_node(data_dir, pipeline, &metrics).await?;
+        let groups = stack::open_node(settings, &metrics).await?;
         let server = match leg.entrance {
-            Entrance::Direct => Stack::node(group.clone(), ANY_PORT, None, metrics).await?,
+            Entrance::Direct => Stack::node(groups.clone(), ANY_PORT, None, metrics).await?,
             Entrance::Ferry => {
                 // The built-in policy as it is, but for where it listens.
                 let mut policy = Policy::embedded();
                 policy.listen = vec![Listen::Tcp(ANY_PORT)];
                 policy.admin = None;
-                Stack::proxy(&policy, Some(group.clone()), metrics).await?
+                Stack::proxy(&policy, Some(groups.clone()), metrics).await?
             }
         };
         Ok(Self {
-            group,
+            groups,
             server,
             entrance: leg.entrance,
         })
@@ -70,13 +71,13 @@ impl Stand {
 
     /// Proposals handed to the group's core so far.
     pub(super) fn proposals(&self) -> u64 {
-        self.group.proposals()
+        self.groups.proposals()
     }
 
     /// Entries proposed so far although their caller had left, wherever on the
     /// way that was: as the group counts them, and ferry in front of it.
     pub(super) fn ghosts(&self) -> u64 {
-        self.group.ghosts() + self.server.ghosts()
+        self.groups.ghosts() + self.server.ghosts()
     }
 
     /// The batches that ferry keeps in flight; `None` without ferry.
@@ -93,7 +94,7 @@ impl Stand {
         sessions: Sessions,
         acknowledged: Acknowledged,
     ) -> Result<Verified> {
-        let stored = self.group.sessions();
+        let stored = self.groups.at(0).sessions();
         let looked_up = tokio::task::spawn_blocking(move || {
             let mut roll = Roll::new(&sessions, &acknowledged);
             stored.for_each(|client_id, value| {
@@ -118,7 +119,7 @@ impl Stand {
     /// If the group's state cannot be made durable.
     pub(super) async fn close(self) -> Result<()> {
         self.server.drain(DRAIN_PATIENCE).await;
-        self.group
+        self.groups
             .shutdown()
             .await
             .context("the group does not shut down")

@@ -312,13 +312,13 @@ const LATER: &[(&str, &str, &str)] = &[
     ),
     (
         "endpoints: [http://127.0.0.1:1228]",
-        "embedded: {groups: 4}",
-        "line 6, column 22: upstream.embedded.groups: 4: must be 1; several groups are not supported yet",
+        "embedded: {groups: 65}",
+        "line 6, column 22: upstream.embedded.groups: 65: must be at most 64; lower it",
     ),
     (
         "endpoints: [http://127.0.0.1:1228]",
-        "embedded: {runtime: dedicated}",
-        "line 6, column 23: upstream.embedded.runtime: dedicated: not supported yet; use shared",
+        "embedded: {runtime: own}",
+        "line 6, column 23: upstream.embedded.runtime: \"own\": must be shared or dedicated",
     ),
     (
         "algorithm: little",

@@ -20,6 +20,7 @@ fn the_built_in_policy_loads() {
         data_dir,
         pipeline: Pipeline::Full,
         groups,
+        runtime: Runtime::Shared,
     } = &policy.upstream
     else {
         panic!("must be embedded and pipelined: {:?}", policy.upstream);
@@ -132,16 +133,16 @@ fn values_are_taken_over_as_written() {
     let serial = "endpoints: [http://127.0.0.1:1228]";
     let policy = load(&with(
         serial,
-        "embedded: {data_dir: /var/lib/ferry, pipeline: serial}",
+        "embedded: {data_dir: /var/lib/ferry, pipeline: serial, groups: 4, runtime: dedicated}",
     ));
     let upstream = policy.expect("an embedded group may be serial").upstream;
-    assert!(matches!(
-        upstream,
-        Upstream::Embedded {
-            pipeline: Pipeline::Serial,
-            ..
-        }
-    ));
+    let expected = Upstream::Embedded {
+        data_dir: "/var/lib/ferry".into(),
+        pipeline: Pipeline::Serial,
+        groups: 4.try_into().unwrap(),
+        runtime: Runtime::Dedicated,
+    };
+    assert_eq!(upstream, expected);
 }
 
 #[test]
@@ -301,7 +302,7 @@ fn the_description_says_what_the_plan_does() {
     let text = describe(&Policy::embedded());
     for sentence in [
         "listen       127.0.0.1:1229\n",
-        "an embedded Raft group in ferry-data",
+        "embedded Raft in ferry-data (1 group, pipelined)",
         "1 to 256 batches in flight",
         "authorization, token must be equal within a batch",
         "\nmeta.service.mqtt.MqttService/CreateSession\n",

@@ -4,10 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use prometheus::{Registry, proto::MetricFamily};
 
-use super::{crash_image, create, delete, encoded, listed, metrics, open};
+use super::{crash_image, create, delete, encoded, listed, open};
 use crate::{
     raft::{
-        Group, GroupSettings, Identity, OpenError, Pipeline, ProposeError, RaftMetrics,
+        Group, GroupSettings, Identity, OpenError, Pipeline, ProposeError,
         command::{Applied, Kind},
     },
     telemetry::names,
@@ -35,9 +35,7 @@ fn observed(registry: &Registry, name: &str) -> (u64, f64) {
 async fn open_serial(path: &std::path::Path, registry: &Registry) -> Group {
     let mut settings = GroupSettings::new(path);
     settings.pipeline = Pipeline::Serial;
-    Group::open(settings, RaftMetrics::register(registry, 0).unwrap())
-        .await
-        .unwrap()
+    Group::open(settings, registry).await.unwrap()
 }
 
 #[tokio::test]
@@ -76,7 +74,7 @@ async fn a_proposal_enters_the_line_when_it_is_made_and_stays_when_its_caller_le
         let home = tempfile::tempdir().unwrap();
         let mut settings = GroupSettings::new(home.path());
         settings.pipeline = pipeline;
-        let group = Group::open(settings, metrics()).await.unwrap();
+        let group = Group::open(settings, &Registry::new()).await.unwrap();
         drop(group.propose(create(&[("left", "1")]), 1));
         assert_eq!(
             group.propose(create(&[("stayed", "2")]), 1).await,
@@ -114,8 +112,7 @@ async fn the_full_pipeline_makes_many_proposals_durable_with_one_sync() {
     const COUNT: u64 = 2_000;
     let home = tempfile::tempdir().unwrap();
     let registry = Registry::new();
-    let metrics = RaftMetrics::register(&registry, 0).unwrap();
-    let group = Group::open(GroupSettings::new(home.path()), metrics)
+    let group = Group::open(GroupSettings::new(home.path()), &registry)
         .await
         .unwrap();
     let (before, _) = observed(&registry, names::RAFT_PROPOSALS_PER_SYNC);
@@ -157,8 +154,7 @@ async fn ghosts_are_the_entries_proposed_after_their_caller_had_left() {
 async fn the_metrics_tell_what_happened() {
     let home = tempfile::tempdir().unwrap();
     let registry = Registry::new();
-    let metrics = RaftMetrics::register(&registry, 0).unwrap();
-    let group = Group::open(GroupSettings::new(home.path()), metrics)
+    let group = Group::open(GroupSettings::new(home.path()), &registry)
         .await
         .unwrap();
     for n in 0..3 {
@@ -195,7 +191,7 @@ async fn after_a_shutdown_everything_is_answered_and_nothing_is_written() {
         let home = tempfile::tempdir().unwrap();
         let mut settings = GroupSettings::new(home.path());
         settings.pipeline = pipeline;
-        let group = Group::open(settings, metrics()).await.unwrap();
+        let group = Group::open(settings, &Registry::new()).await.unwrap();
         let inside: Vec<_> = (0..100)
             .map(|n| group.propose(create(&[(&format!("{n:03}"), "s")]), 1))
             .collect();
@@ -231,7 +227,7 @@ async fn after_a_shutdown_everything_is_answered_and_nothing_is_written() {
 async fn a_directory_is_served_by_one_group_at_a_time() {
     let home = tempfile::tempdir().unwrap();
     let group = open(home.path()).await;
-    let Err(error) = Group::open(GroupSettings::new(home.path()), metrics()).await else {
+    let Err(error) = Group::open(GroupSettings::new(home.path()), &Registry::new()).await else {
         panic!("the directory was opened twice");
     };
     let line = error.to_string();
@@ -243,12 +239,12 @@ async fn a_directory_is_served_by_one_group_at_a_time() {
 }
 
 #[tokio::test]
-async fn a_directory_of_another_node_and_settings_for_more_groups_are_refused() {
+async fn a_directory_of_another_node_is_refused_and_so_are_settings_for_several_groups() {
     let home = tempfile::tempdir().unwrap();
     open(home.path()).await.shutdown().await.unwrap();
     let mut settings = GroupSettings::new(home.path());
     settings.identity.node = 2;
-    let refused = Group::open(settings.clone(), metrics())
+    let refused = Group::open(settings.clone(), &Registry::new())
         .await
         .err()
         .unwrap();
@@ -260,7 +256,7 @@ async fn a_directory_of_another_node_and_settings_for_more_groups_are_refused() 
         groups: 4,
         ..settings.identity
     };
-    let refused = Group::open(settings, metrics()).await.err().unwrap();
+    let refused = Group::open(settings, &Registry::new()).await.err().unwrap();
     assert!(
         matches!(refused, OpenError::Groups { groups: 4 }),
         "{refused}"

@@ -8,13 +8,14 @@ use prometheus::Registry;
 use prost::Message as _;
 
 use super::{
-    Group, GroupSettings, RaftMetrics,
+    Group, GroupSettings, LogMetrics, RaftMetrics,
     command::{Command, Kind},
     types::LogId,
 };
 use crate::proto::mqtt::{CreateSessionRaw, CreateSessionRequest, DeleteSessionRequest};
 
 mod group;
+mod groups;
 mod recovery;
 mod store;
 mod suite;
@@ -32,6 +33,10 @@ pub(crate) fn log_id(index: u64) -> LogId {
 
 pub(crate) fn metrics() -> RaftMetrics {
     RaftMetrics::register(&Registry::new(), 0).unwrap()
+}
+
+pub(crate) fn log_metrics() -> LogMetrics {
+    LogMetrics::register(&Registry::new()).unwrap()
 }
 
 pub(crate) fn create(sessions: &[(&str, &str)]) -> Command {
@@ -61,7 +66,7 @@ pub(crate) fn encoded(kind: Kind, message: &[u8]) -> Command {
 }
 
 pub(crate) async fn open(path: &Path) -> Group {
-    Group::open(GroupSettings::new(path), metrics())
+    Group::open(GroupSettings::new(path), &Registry::new())
         .await
         .unwrap()
 }

@@ -13,6 +13,7 @@ use openraft::{
     EntryPayload, RaftSnapshotBuilder as _,
     storage::{RaftStateMachine as _, Snapshot},
 };
+use prometheus::Registry;
 
 use super::{crash_image, create, delete, listed, log_id, metrics, open};
 use crate::raft::{
@@ -124,7 +125,7 @@ async fn the_log_is_never_purged_past_the_flushed_last_applied() {
     let home = tempfile::tempdir().unwrap();
     let mut settings = GroupSettings::new(home.path());
     settings.log_bytes_max = 1;
-    let group = Group::open(settings, metrics()).await.unwrap();
+    let group = Group::open(settings, &Registry::new()).await.unwrap();
     let proposals: Vec<_> = (0..COUNT)
         .map(|n| group.propose(create(&[(&n.to_string(), "session")]), 1))
         .collect();
@@ -189,7 +190,7 @@ async fn a_state_that_is_behind_a_purged_log_is_refused() {
     let home = tempfile::tempdir().unwrap();
     let mut settings = GroupSettings::new(home.path());
     settings.log_bytes_max = 1;
-    let group = Group::open(settings, metrics()).await.unwrap();
+    let group = Group::open(settings, &Registry::new()).await.unwrap();
     let proposals: Vec<_> = (0..15_000)
         .map(|n| group.propose(create(&[(&n.to_string(), "s")]), 1))
         .collect();
@@ -199,7 +200,7 @@ async fn a_state_that_is_behind_a_purged_log_is_refused() {
     group.wait_until_purged().await;
     group.shutdown().await.unwrap();
     std::fs::remove_dir_all(home.path().join("group-0")).unwrap();
-    let refused = Group::open(GroupSettings::new(home.path()), metrics())
+    let refused = Group::open(GroupSettings::new(home.path()), &Registry::new())
         .await
         .err()
         .unwrap();

@@ -9,10 +9,10 @@ use openraft::{
 };
 use prometheus::Registry;
 
-use super::{create, log_id as id};
+use super::{create, log_id as id, log_metrics, metrics};
 use crate::{
     raft::{
-        RaftMetrics, keys,
+        LogMetrics, keys,
         log_store::{LogDatabase, LogStore},
         types::{Entry, Types, Vote},
     },
@@ -32,9 +32,8 @@ fn entries(indexes: std::ops::Range<u64>) -> Vec<Entry> {
 }
 
 fn log(path: &Path) -> (Arc<LogDatabase>, LogStore) {
-    let metrics = RaftMetrics::register(&Registry::new(), 0).unwrap();
-    let log = LogDatabase::open(path, Arc::new(metrics)).unwrap();
-    let store = log.group(0).unwrap();
+    let log = LogDatabase::open(path, log_metrics()).unwrap();
+    let store = log.group(0, Arc::new(metrics())).unwrap();
     (log, store)
 }
 
@@ -117,9 +116,9 @@ async fn a_truncation_and_a_purge_are_written_behind_pending_appends() {
 async fn what_is_committed_is_remembered_and_never_syncs() {
     let home = tempfile::tempdir().unwrap();
     let registry = Registry::new();
-    let metrics = Arc::new(RaftMetrics::register(&registry, 0).unwrap());
-    let log_database = LogDatabase::open(home.path(), metrics).unwrap();
-    let mut store = log_database.group(0).unwrap();
+    let log_metrics = LogMetrics::register(&registry).unwrap();
+    let log_database = LogDatabase::open(home.path(), log_metrics).unwrap();
+    let mut store = log_database.group(0, Arc::new(metrics())).unwrap();
     store.blocking_append(entries(0..10)).await.unwrap();
     for index in 0..10 {
         store.save_committed(Some(id(index))).await.unwrap();
@@ -141,7 +140,7 @@ async fn what_is_committed_is_remembered_and_never_syncs() {
 async fn groups_share_one_database_and_one_writer_and_never_see_each_other() {
     let home = tempfile::tempdir().unwrap();
     let (log_database, mut first) = log(home.path());
-    let mut second = log_database.group(1).unwrap();
+    let mut second = log_database.group(1, Arc::new(metrics())).unwrap();
     first.blocking_append(entries(0..5)).await.unwrap();
     second.blocking_append(entries(0..3)).await.unwrap();
     first.save_vote(&Vote::new(7, 1)).await.unwrap();
@@ -150,7 +149,7 @@ async fn groups_share_one_database_and_one_writer_and_never_see_each_other() {
     log_database.close().unwrap();
 
     let (log_database, mut first) = log(home.path());
-    let mut second = log_database.group(1).unwrap();
+    let mut second = log_database.group(1, Arc::new(metrics())).unwrap();
     assert_eq!(indexes(&mut first).await, [0, 1, 2, 3]);
     assert_eq!(indexes(&mut second).await, [2]);
     assert_eq!(first.read_vote().await.unwrap(), Some(Vote::new(7, 1)));
@@ -200,10 +199,9 @@ async fn a_damaged_entry_is_named_with_its_database_group_and_index() {
     log_database.close().unwrap();
 
     bend(home.path(), 4);
-    let metrics = Arc::new(RaftMetrics::register(&Registry::new(), 0).unwrap());
-    let log_database = LogDatabase::open(home.path(), metrics).unwrap();
+    let log_database = LogDatabase::open(home.path(), log_metrics()).unwrap();
     let error = log_database
-        .group(0)
+        .group(0, Arc::new(metrics()))
         .err()
         .expect("the last entry is read at once")
         .to_string();
@@ -256,8 +254,7 @@ async fn a_torn_end_of_the_log_is_let_go_and_damage_before_it_is_refused() {
     let mut damaged = whole[..written].to_vec();
     damaged[written / 2] ^= 1;
     std::fs::write(&path, &damaged).unwrap();
-    let metrics = Arc::new(RaftMetrics::register(&Registry::new(), 0).unwrap());
-    let error = LogDatabase::open(home.path(), metrics)
+    let error = LogDatabase::open(home.path(), log_metrics())
         .err()
         .expect("the middle is damaged");
     let error = error.to_string();

@@ -5,6 +5,7 @@ mod hazards;
 mod merging;
 #[cfg(feature = "full")]
 mod reference;
+mod sharding;
 mod splitting;
 
 use bytes::{Bytes, BytesMut};
