@@ -16,6 +16,7 @@ mod lifecycle;
 mod overload;
 mod page;
 mod process;
+mod prometheus;
 mod proxy;
 mod python_client;
 mod reload;

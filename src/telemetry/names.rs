@@ -59,3 +59,35 @@ pub const RAFT_APPLY_BATCH_SECONDS: &str = "ferry_raft_apply_batch_seconds";
 pub const RAFT_APPLY_LAG: &str = "ferry_raft_apply_lag";
 /// Log entries made durable by one sync.
 pub const RAFT_PROPOSALS_PER_SYNC: &str = "ferry_raft_proposals_per_sync";
+
+/// All of them.
+pub const ALL: &[&str] = &[
+    ENTRIES,
+    ENTRIES_SHED,
+    ENTRIES_CANCELLED,
+    GHOSTS,
+    ENTRIES_ABANDONED,
+    BATCHES,
+    BATCH_ENTRIES,
+    BATCH_BYTES,
+    ENTRY_SECONDS,
+    QUEUE_SECONDS,
+    BATCH_SECONDS,
+    LIMIT,
+    IN_FLIGHT,
+    QUEUED_ENTRIES,
+    QUEUED_BYTES,
+    LIMIT_BDP,
+    LIMIT_SLOWDOWN,
+    FORWARDED,
+    POLICY_RELOADS,
+    RAFT_WRITE_REQUESTS,
+    RAFT_WRITE_SUCCESS,
+    RAFT_WRITE_FAILURES,
+    RAFT_WRITE_SECONDS,
+    RAFT_LOG_APPEND_SECONDS,
+    RAFT_LOG_SYNC_SECONDS,
+    RAFT_APPLY_BATCH_SECONDS,
+    RAFT_APPLY_LAG,
+    RAFT_PROPOSALS_PER_SYNC,
+];
