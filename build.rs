@@ -10,9 +10,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     println!("cargo:rerun-if-changed=proto");
     let mut compiler = protox::Compiler::new(["proto"])?;
-    compiler
-        .include_imports(true)
-        .open_files(["meta/mqtt.proto"])?;
+    compiler.include_imports(true).open_files([
+        "meta/mqtt.proto",
+        "ferry/raft.proto",
+        "ferry/cluster.proto",
+    ])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(
         out.join("descriptors.bin"),

@@ -47,6 +47,14 @@ pub mod proto {
     pub mod mqtt {
         tonic::include_proto!("meta.service.mqtt");
     }
+    /// What the members of a cluster say to each other.
+    pub mod raft {
+        tonic::include_proto!("ferry.raft.v1");
+    }
+    /// What an operator asks of a cluster.
+    pub mod cluster {
+        tonic::include_proto!("ferry.cluster.v1");
+    }
     /// The compiled descriptors of everything in `proto/`.
     pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 }

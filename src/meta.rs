@@ -1,7 +1,9 @@
 //! The session service of a node, served by tonic: the calls that come straight
 //! to the groups, and the ones that are too rare to batch.
 //!
-//! Reads answer from what this node has applied. Writes validate first: what
+//! Reads answer from what this node has applied, once that is no older than any
+//! write that was acknowledged before; a caller that does not need that much
+//! says so with the metadata `ferry-read: stale`. Writes validate first: what
 //! cannot be applied never reaches the log. A session lies in the group of its
 //! client id; a batch of several groups' is applied a group at a time.
 
@@ -22,7 +24,7 @@ use crate::{
         ListSessionReply, ListSessionRequest, mqtt_service_server::MqttService,
     },
     raft::{
-        Group, Groups, ProposeError, Sessions,
+        Group, Groups, ProposeError, Read, Sessions,
         command::{Applied, CLIENT_ID_MAX, Command, HEADER_LEN, Kind},
     },
 };
@@ -130,8 +132,10 @@ impl MqttService for MetaService {
         &self,
         request: Request<ListSessionRequest>,
     ) -> Result<Response<Listing>, Status> {
+        let read = Read::asked(&request)?;
         let client_id = request.into_inner().client_id;
         if client_id.is_empty() {
+            read.of(self.groups.all()).await?;
             let sessions = self.groups.all().iter().map(Group::sessions).collect();
             let permit = Arc::clone(&self.listings)
                 .acquire_owned()
@@ -139,7 +143,9 @@ impl MqttService for MetaService {
                 .map_err(|_| Status::unavailable("the node is shutting down"))?;
             return Ok(Response::new(list_all(sessions, permit)));
         }
-        let sessions = self.groups.of(&[client_id.as_bytes()]).sessions();
+        let group = self.groups.of(&[client_id.as_bytes()]);
+        read.of(std::slice::from_ref(group)).await?;
+        let sessions = group.sessions();
         let found = task::spawn_blocking(move || sessions.get(client_id.as_bytes()))
             .await
             .map_err(|error| Status::internal(error.to_string()))?

@@ -19,6 +19,7 @@ use crate::telemetry::log;
 
 pub mod bench;
 mod check;
+mod cluster;
 pub mod demo;
 mod node;
 mod proxy;
@@ -42,6 +43,8 @@ enum Command {
     Proxy(proxy::Proxy),
     /// Run the Raft group alone, to be called directly
     Node(node::Node),
+    /// Look at a cluster, or change who belongs to it
+    Cluster(cluster::Cluster),
     /// Validate policy files and print each method's plan
     Check(check::Check),
     /// Measure a server with a load of old or new clients
@@ -92,6 +95,7 @@ impl Cli {
         match self.command {
             Command::Proxy(proxy) => serve(proxy.run()),
             Command::Node(node) => serve(node.run()),
+            Command::Cluster(cluster) => serve(cluster.run()),
             Command::Check(check) => Ok(check.run()),
             Command::Bench(command) => bench::run(command),
             Command::Demo(flags) => demo::run(flags),

@@ -1,12 +1,14 @@
-//! `ferry node`: the Raft groups alone, each call its own proposal.
+//! `ferry node`: the Raft groups without a sidecar, alone or as one node of a
+//! cluster; each call is its own proposal.
 
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
-use super::proxy::{announce, end, or_close};
+use super::proxy::{DRAIN_PATIENCE, announce, end, or_close};
 use crate::{
-    raft::{GroupSettings, Pipeline, Runtime},
+    policy::{self, NodeFile},
+    raft::{Clock, GroupSettings, Identity, Member, MemberSettings, PeerTls, Pipeline, Runtime},
     stack::{self, Stack},
     telemetry::Metrics,
 };
@@ -14,6 +16,9 @@ use crate::{
 /// The flags of `ferry node`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Node {
+    /// Run one node of a cluster, as this file describes it
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["data_dir", "listen", "admin", "pipeline", "groups", "runtime"])]
+    config: Option<PathBuf>,
     /// The groups' directory, made if it is not there
     #[arg(long, value_name = "DIR", default_value = "ferry-data")]
     data_dir: PathBuf,
@@ -52,6 +57,9 @@ enum PipelineArg {
 
 impl Node {
     pub(super) async fn run(self) -> Result<ExitCode> {
+        if let Some(path) = &self.config {
+            return join(NodeFile::read(path)?).await;
+        }
         let mut settings = GroupSettings::new(self.data_dir);
         settings.pipeline = match self.pipeline {
             PipelineArg::Full => Pipeline::Full,
@@ -69,5 +77,79 @@ impl Node {
         announce("ferry node", &stack);
         super::interrupted().await?;
         end(stack, Some(groups)).await
+    }
+}
+
+/// Runs one node of a cluster until it is asked to end, or its group has
+/// stopped for good.
+async fn join(file: NodeFile) -> Result<ExitCode> {
+    let metrics = Metrics::default();
+    let (listen, admin) = (file.listen, file.admin);
+    let member = Member::start(settings(file), metrics.registry()).await?;
+    let stack = match Stack::node(member.groups().clone(), listen, admin, metrics).await {
+        Ok(stack) => stack,
+        Err(error) => {
+            member.shutdown().await.context("closing the Raft groups")?;
+            return Err(error.into());
+        }
+    };
+    announce("ferry node", &stack);
+    eprintln!("ferry node: peers call {}", member.peer_addr());
+    let fault = tokio::select! {
+        asked = super::interrupted() => asked.map(|()| None)?,
+        fault = member.stopped() => Some(fault),
+    };
+    if let Some(fault) = fault {
+        // Nothing that is held can be answered any more, and the others elect
+        // another leader the sooner this one is gone.
+        eprintln!("error: a Raft group of this node has stopped: {fault}");
+        return Ok(ExitCode::FAILURE);
+    }
+    eprintln!(
+        "draining: what was accepted is answered; at most {} s",
+        DRAIN_PATIENCE.as_secs()
+    );
+    let cut = stack.drain(DRAIN_PATIENCE).await;
+    member.shutdown().await.context("closing the Raft groups")?;
+    match cut {
+        0 => Ok(ExitCode::SUCCESS),
+        _ => {
+            eprintln!("error: {cut} connections were still open after the drain and were cut");
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+fn settings(file: NodeFile) -> MemberSettings {
+    let mut groups = GroupSettings::new(file.data_dir);
+    groups.identity = Identity {
+        cluster: file.cluster,
+        node: file.node,
+        groups: file.groups.get(),
+    };
+    groups.pipeline = match file.pipeline {
+        policy::Pipeline::Full => Pipeline::Full,
+        policy::Pipeline::Serial => Pipeline::Serial,
+    };
+    groups.runtime = match file.runtime {
+        policy::Runtime::Shared => Runtime::Shared,
+        policy::Runtime::Dedicated => Runtime::Dedicated,
+    };
+    groups.log_bytes_max = file.log_bytes_max;
+    groups.clock = Clock {
+        heartbeat: file.heartbeat,
+        election_min: file.election_min,
+        election_max: file.election_max,
+    };
+    MemberSettings {
+        groups,
+        peer: file.peer,
+        tls: file.tls.map(|tls| PeerTls {
+            cert: tls.cert,
+            key: tls.key,
+            ca: tls.ca,
+            verify_clients: tls.verify_clients,
+        }),
+        members: file.members,
     }
 }

@@ -175,11 +175,7 @@ fn describe_method(text: &mut String, policy: &Policy, method: &Method) {
     line(
         text,
         "  queue",
-        &format!(
-            "at most {bytes} and {} partitions, past which calls go alone; an entry waits {wait} \
-             at most, then it is shed",
-            method.max_partitions
-        ),
+        &format!("at most {bytes}; an entry waits {wait} at most, then it is shed"),
     );
 }
 

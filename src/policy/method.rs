@@ -53,7 +53,6 @@ fn check(
     found: &mut Found,
 ) -> Option<Method> {
     let (window, queue) = bounds::window_and_queue(&file.path, &file.window, &file.queue, found);
-    let max_partitions = bounds::partitions(&file.path, &file.queue, found);
     let max_message_bytes = bounds::message(&file.path, file.max_message_bytes.as_ref(), found);
     let selector = &file.selector;
     let method = match descriptors.method(&selector.value) {
@@ -86,7 +85,6 @@ fn check(
         plan: Arc::new(plan(&file, &method, descriptors, found)?),
         window,
         queue,
-        max_partitions,
         max_message_bytes,
     })
 }

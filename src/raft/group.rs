@@ -1,4 +1,4 @@
-//! One Raft group with one member: start, propose, read, shut down.
+//! One Raft group: start, propose, read, shut down.
 //!
 //! Everything that leaves this file is in ferry's words; openraft stays behind
 //! it. What a node's groups have in common is in [`super::groups`].
@@ -8,140 +8,37 @@ use std::{
     fmt,
     future::Future,
     io,
-    path::PathBuf,
     sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
 use openraft::{
-    BasicNode, Config, Raft, SnapshotPolicy,
+    BasicNode, Raft,
     async_runtime::watch::WatchReceiver as _,
     errors::{InitializeError, RaftError},
 };
 use prometheus::Registry;
 use tokio::sync::oneshot;
 
+pub use super::types::ProposeError;
 use super::{
-    command::{Applied, Command},
-    directory::{DirectoryError, group_home},
-    groups::{GROUPS_MAX, Groups, Home},
+    command::Command,
+    directory::group_home,
+    groups::{Groups, Home},
     line::{Line, Proposal},
     log_store::LogStore,
     machine::{self, Machine},
     metrics::RaftMetrics,
-    network::Alone,
+    network::{Alone, Links, ReadError, Route},
     runtime::Runs,
     sessions::Sessions,
+    settings::{GroupSettings, OpenError},
     state::StateStore,
-    types::Types,
+    types::{Answer, Types},
 };
-pub use super::{directory::Identity, line::Pipeline, runtime::Runtime, types::ProposeError};
 
-/// The clock that kept elections stable under load.
-const HEARTBEAT: Duration = Duration::from_millis(100);
-const ELECTION_MIN: Duration = Duration::from_millis(1_000);
-const ELECTION_MAX: Duration = Duration::from_millis(2_000);
-/// After how many log entries it is asked whether a snapshot is due.
-const SNAPSHOT_CHECK_ENTRIES: u64 = 10_000;
-/// Log entries that stay behind a snapshot, for readers that are a little late.
-const KEEP_ENTRIES: u64 = 1_000;
 /// How long a shutdown waits for what was committed to be applied.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(30);
-
-/// What the groups of a node need to know to open.
-#[derive(Clone, Debug)]
-pub struct GroupSettings {
-    /// Where log, state and snapshots lie.
-    pub data_dir: PathBuf,
-    /// How many proposals of a group may be under way at once.
-    pub pipeline: Pipeline,
-    /// Which threads the groups' cores run on.
-    pub runtime: Runtime,
-    /// Whom the directory belongs to, and how many groups it holds.
-    pub identity: Identity,
-    /// A group's snapshot is due when the log since the last one weighs this many
-    /// bytes, or as much as the state if that is more.
-    pub log_bytes_max: u64,
-}
-
-impl GroupSettings {
-    /// Settings of a lone node with one group: pipelined, on the caller's
-    /// runtime, node 1 of the cluster `ferry`, a snapshot at every GiB of log.
-    #[must_use]
-    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
-        Self {
-            data_dir: data_dir.into(),
-            pipeline: Pipeline::default(),
-            runtime: Runtime::default(),
-            identity: Identity {
-                cluster: "ferry".into(),
-                node: 1,
-                groups: 1,
-            },
-            log_bytes_max: 1 << 30,
-        }
-    }
-
-    pub(super) fn store_error(&self, source: io::Error) -> OpenError {
-        OpenError::Store {
-            path: self.data_dir.clone(),
-            source,
-        }
-    }
-
-    fn raft_error(&self, reason: &dyn ToString) -> OpenError {
-        OpenError::Raft {
-            path: self.data_dir.clone(),
-            reason: reason.to_string(),
-        }
-    }
-}
-
-/// Why a group does not open.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// Its directory cannot be used.
-    #[error(transparent)]
-    Directory(#[from] DirectoryError),
-    /// Its settings ask for no group, or for too many.
-    #[error("{groups} Raft groups: must be 1 to {GROUPS_MAX}; set groups to one of them")]
-    Groups {
-        /// How many were asked for.
-        groups: u32,
-    },
-    /// Its metrics are registered already.
-    #[error("metrics: {0}; open each node's groups with a registry of their own")]
-    Metrics(#[from] prometheus::Error),
-    /// What is in the directory cannot be used.
-    #[error("data directory {path}: {source}")]
-    Store {
-        /// The directory.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: io::Error,
-    },
-    /// The state is behind what the log has let go of.
-    #[error(
-        "data directory {path}: the log begins behind entry {purged} and the state ends at \
-         {applied}; restore log and state from the same backup"
-    )]
-    Parted {
-        /// The directory.
-        path: PathBuf,
-        /// The last purged log entry.
-        purged: u64,
-        /// The last applied log entry, or `nothing`.
-        applied: String,
-    },
-    /// openraft does not start.
-    #[error("data directory {path}: the Raft group does not start: {reason}")]
-    Raft {
-        /// The directory.
-        path: PathBuf,
-        /// What openraft says.
-        reason: String,
-    },
-}
 
 /// An open Raft group. Clones are handles to the same one.
 #[derive(Clone)]
@@ -159,6 +56,8 @@ struct Shared {
     raft: Raft<Types, Machine>,
     node: u64,
     line: Line,
+    /// To the leader elsewhere, in a cluster.
+    route: Option<Route>,
     state: Arc<StateStore>,
     home: Arc<Home>,
     closing: Mutex<Option<Closing>>,
@@ -184,8 +83,8 @@ impl Group {
         Ok(groups.at(0).clone())
     }
 
-    /// Opens one of a node's groups. Returns when it leads and has applied
-    /// everything that its log had before.
+    /// Opens one of a node's groups. Outside a cluster, returns when it leads and
+    /// has applied everything that its log had before.
     pub(super) async fn launch(
         number: u32,
         settings: Arc<GroupSettings>,
@@ -211,7 +110,9 @@ impl Group {
         } = launched
             .await
             .map_err(|error| settings.raft_error(&error))??;
+        let peers = settings.peers.clone();
         Ok(Self(Arc::new(Shared {
+            route: peers.map(|peers| Route::new(peers, raft.clone(), number)),
             raft,
             node: settings.identity.node,
             line,
@@ -221,28 +122,74 @@ impl Group {
         })))
     }
 
-    /// Proposes a command that carries `entries` callers' entries.
+    /// Proposes a command that carries `entries` callers' entries: here, or at
+    /// the node that leads the group.
     ///
-    /// The command enters the line now, not when the future is polled first;
+    /// The command is on its way now, not when the future is polled first;
     /// dropping the future does not take it back.
     pub fn propose(
         &self,
         command: Command,
         entries: u32,
-    ) -> impl Future<Output = Result<Applied, ProposeError>> + Send + 'static + use<> {
+    ) -> impl Future<Output = Answer> + Send + 'static + use<> {
+        let elsewhere = self.0.route.as_ref().filter(|route| !route.leads_here());
+        let answered = match elsewhere {
+            None => self.enter(command, entries),
+            Some(route) => {
+                let (answer, answered) = oneshot::channel();
+                let (group, route) = (self.clone(), route.clone());
+                tokio::spawn(async move {
+                    let here = |command| group.propose_here(command, entries);
+                    // A caller that left after the proposal disturbs nobody.
+                    answer
+                        .send(route.propose(command, entries, here).await)
+                        .ok();
+                });
+                answered
+            }
+        };
+        wait_for(answered)
+    }
+
+    /// Proposes at this node, whether it leads or not.
+    pub(super) fn propose_here(
+        &self,
+        command: Command,
+        entries: u32,
+    ) -> impl Future<Output = Answer> + Send + 'static + use<> {
+        wait_for(self.enter(command, entries))
+    }
+
+    fn enter(&self, command: Command, entries: u32) -> oneshot::Receiver<Answer> {
         let (answer, answered) = oneshot::channel();
         self.0.line.enter(Proposal {
             command,
             entries,
             answer,
         });
-        async move {
-            answered.await.unwrap_or_else(|_| {
-                Err(ProposeError::Unknown(
-                    "the Raft group stopped before it answered".into(),
-                ))
-            })
+        answered
+    }
+
+    /// Waits until this node has applied every write that was acknowledged
+    /// before now, by any node: what is read after that is not stale.
+    ///
+    /// # Errors
+    /// If nobody is known to lead the group, or the leader cannot prove within
+    /// two elections that it still does.
+    pub async fn linearize(&self) -> Result<(), ReadError> {
+        match &self.0.route {
+            // It leads whenever it is open, and answers after it has applied.
+            None => Ok(()),
+            Some(route) => route.linearize().await,
         }
+    }
+
+    pub(super) fn raft(&self) -> &Raft<Types, Machine> {
+        &self.0.raft
+    }
+
+    pub(super) fn network_route(&self) -> Option<&Route> {
+        self.0.route.as_ref()
     }
 
     /// The applied sessions.
@@ -251,12 +198,17 @@ impl Group {
         Sessions::new(Arc::clone(&self.0.state))
     }
 
-    /// Whether the group takes writes: it runs, and this node leads it.
+    /// Whether the group takes writes: it runs, and this node leads it or, in a
+    /// cluster, knows who does.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         let metrics = self.0.raft.metrics();
         let now = metrics.borrow_watched();
-        now.running_state.is_ok() && now.current_leader == Some(self.0.node)
+        let led = match &self.0.route {
+            None => now.current_leader == Some(self.0.node),
+            Some(route) => now.current_leader.is_some() && route.has_recovered(),
+        };
+        now.running_state.is_ok() && led
     }
 
     /// Proposals handed to the core since the group was opened.
@@ -348,31 +300,54 @@ async fn start(
         settings.log_bytes_max,
     );
     let (machine, machine_gone) = started.map_err(|source| settings.store_error(source))?;
-    let config = config().validate();
+    let config = settings.clock.config().validate();
     let config = Arc::new(config.map_err(|error| settings.raft_error(&error))?);
     let node = settings.identity.node;
-    let raft = Raft::new(node, config, Alone, log_store, machine)
-        .await
-        .map_err(|error| settings.raft_error(&error))?;
-    let members = BTreeMap::from([(node, BasicNode::default())]);
-    match raft.initialize(members).await {
-        // Not allowed means that it was done before.
-        Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
-        Err(error) => return Err(settings.raft_error(&error)),
+    let raft = match &settings.peers {
+        None => Raft::new(node, config, Alone, log_store, machine).await,
+        Some(peers) => {
+            let links = Links::new(peers.clone(), number);
+            Raft::new(node, config, links, log_store, machine).await
+        }
+    };
+    let raft = raft.map_err(|error| settings.raft_error(&error))?;
+    if settings.peers.is_none() {
+        // In a cluster that may take as long as a majority takes to come up,
+        // and without this node it would not.
+        lead_alone(&raft, node)
+            .await
+            .map_err(|error| settings.raft_error(&error))?;
     }
-    raft.wait(None)
-        .metrics(|now| now.current_leader == Some(node), "leads its group")
-        .await
-        .map_err(|error| settings.raft_error(&error))?;
-    raft.wait_for_recovery(None)
-        .await
-        .map_err(|error| settings.raft_error(&error))?;
     let line = Line::start(raft.clone(), metrics, settings.pipeline);
     Ok(Started {
         raft,
         line,
         state,
         machine_gone,
+    })
+}
+
+/// Makes a node the one member of its group, and waits until it leads and has
+/// applied what its log had before.
+async fn lead_alone(raft: &Raft<Types, Machine>, node: u64) -> Result<(), String> {
+    let members = BTreeMap::from([(node, BasicNode::default())]);
+    match raft.initialize(members).await {
+        // Not allowed means that it was done before.
+        Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
+        Err(error) => return Err(error.to_string()),
+    }
+    let wait = raft.wait(None);
+    let led = wait.metrics(|now| now.current_leader == Some(node), "leads its group");
+    led.await.map_err(|error| error.to_string())?;
+    let recovered = raft.wait_for_recovery(None).await;
+    recovered.map(|_| ()).map_err(|error| error.to_string())
+}
+
+async fn wait_for(answered: oneshot::Receiver<Answer>) -> Answer {
+    answered.await.unwrap_or_else(|_| {
+        Err(ProposeError::Unknown(
+            "the Raft group stopped before it answered".into(),
+        ))
     })
 }
 
@@ -400,17 +375,4 @@ fn open_stores(
         });
     }
     Ok((log_store, Arc::new(state)))
-}
-
-fn config() -> Config {
-    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    Config {
-        cluster_name: "ferry".into(),
-        heartbeat_interval: millis(HEARTBEAT),
-        election_timeout_min: millis(ELECTION_MIN),
-        election_timeout_max: millis(ELECTION_MAX),
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_CHECK_ENTRIES),
-        max_in_snapshot_log_to_keep: KEEP_ENTRIES,
-        ..Config::default()
-    }
 }

@@ -19,10 +19,11 @@ use prometheus::Registry;
 
 use super::{
     directory::Directory,
-    group::{Group, GroupSettings, OpenError},
+    group::Group,
     log_store::LogDatabase,
     machine,
     metrics::{LogMetrics, RaftMetrics},
+    settings::{GroupSettings, OpenError},
 };
 use crate::wire;
 

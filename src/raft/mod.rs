@@ -1,4 +1,4 @@
-//! The embedded Raft groups: durable, pipelined, one member each for now.
+//! The Raft groups: durable, pipelined, of one member each or of a cluster's.
 //!
 //! ```text
 //! propose ─► line ─► openraft core ─► log_store ─► log_writer   one synced write for all that queued
@@ -6,14 +6,18 @@
 //!                         └─► machine ─► apply ─► state         one write batch, no write-ahead log
 //!                                          └─► answer
 //! ```
-//! openraft's types are known to `types`, `codec`, `log_store`, `log_writer`, `machine`,
-//! `network`, `line` and `group`; nothing of it leaves this module.
+//! In a cluster, `member` starts a node, `founding` begins the cluster once,
+//! `network` is what its nodes say to each other, `membership` and `cluster` what
+//! an operator says to them. Nothing of openraft leaves this module.
 
 mod apply;
+mod clock;
+mod cluster;
 mod codec;
 pub mod command;
 mod database;
 mod directory;
+mod founding;
 mod group;
 mod groups;
 pub mod keys;
@@ -22,11 +26,15 @@ mod log_disk;
 mod log_store;
 mod log_writer;
 mod machine;
+mod member;
+mod membership;
 mod metrics;
 mod network;
+mod read;
 mod recent;
 mod runtime;
 mod sessions;
+mod settings;
 mod snapshot;
 mod state;
 mod types;
@@ -34,9 +42,16 @@ mod types;
 #[cfg(test)]
 mod tests;
 
+pub use clock::Clock;
 pub use command::{Applied, Command, Kind};
-pub use directory::DirectoryError;
-pub use group::{Group, GroupSettings, Identity, OpenError, Pipeline, ProposeError, Runtime};
+pub use directory::{DirectoryError, Identity};
+pub use group::{Group, ProposeError};
 pub use groups::{GROUPS_MAX, Groups};
+pub use line::Pipeline;
+pub use member::{Member, MemberError, MemberSettings};
 pub use metrics::{LogMetrics, RaftMetrics};
+pub use network::{PeerTls, Peers, ReadError, TlsError};
+pub use read::Read;
+pub use runtime::Runtime;
 pub use sessions::Sessions;
+pub use settings::{GroupSettings, OpenError};

@@ -86,6 +86,20 @@ impl SnapshotFile {
         database::move_into_place(&temporary, path)
     }
 
+    /// Reads bytes of the file at `offset`, whatever else is read of it; fewer
+    /// than there is room for only at its end. Blocks.
+    pub(crate) fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        use std::os::unix::fs::FileExt as _;
+        let mut len = 0;
+        while len < bytes.len() {
+            match self.file.read_at(&mut bytes[len..], offset + len as u64)? {
+                0 => break,
+                more => len += more,
+            }
+        }
+        Ok(len)
+    }
+
     fn blocks(&mut self) -> io::Result<Blocks<'_>> {
         use io::Seek as _;
         self.file.rewind()?;

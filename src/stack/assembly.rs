@@ -197,7 +197,6 @@ pub(super) fn call_rules(policy: &Policy, counted: &[Arc<MethodMetrics>]) -> Cal
             window: method.window,
             queue: method.queue,
             timeout: policy.batch_timeout,
-            max_partitions: method.max_partitions,
             metrics: Arc::clone(metrics),
         });
     CallRules(rules.collect())

@@ -14,7 +14,7 @@ use openraft::{
     },
 };
 
-use super::{
+use crate::raft::{
     snapshot::SnapshotFile,
     types::{Types, Vote},
 };

@@ -1,0 +1,272 @@
+//! One Raft group's way to one peer, as openraft's core uses it.
+//!
+//! Appends are a stream: the next leaves while the last one is being synced at
+//! the other end, which is what the leader's own log does too. A stream ends
+//! with its first fault, and openraft begins another.
+
+use std::{future::Future, sync::Arc};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{FutureExt as _, Stream, StreamExt, stream};
+use openraft::{
+    AnyError, BasicNode, OptionalSend, RaftNetworkFactory, RaftNetworkV2,
+    base::{BoxFuture, BoxStream},
+    errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable},
+    network::RPCOption,
+    raft::{
+        AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult,
+        TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+    },
+};
+use tokio::{sync::oneshot, task};
+use tonic::{Code, Status, transport::Channel};
+
+use super::{
+    peers::{Peers, Use},
+    wire,
+};
+use crate::{
+    proto::raft::{SnapshotPiece, raft_client::RaftClient, snapshot_piece::Piece},
+    raft::{
+        snapshot::SnapshotFile,
+        types::{LogId, Types, Vote},
+    },
+};
+
+/// Bytes of a snapshot that are read and sent at a time.
+const PIECE_BYTES: usize = 1 << 20;
+
+/// Makes a group's links.
+pub(crate) struct Links {
+    peers: Peers,
+    group: u32,
+}
+
+impl Links {
+    pub(crate) const fn new(peers: Peers, group: u32) -> Self {
+        Self { peers, group }
+    }
+}
+
+impl RaftNetworkFactory<Types> for Links {
+    type Network = Link;
+
+    async fn new_client(&mut self, target: u64, node: &BasicNode) -> Link {
+        Link {
+            peers: self.peers.clone(),
+            group: self.group,
+            target,
+            address: node.addr.clone(),
+        }
+    }
+}
+
+/// A group's way to one peer.
+pub(crate) struct Link {
+    peers: Peers,
+    group: u32,
+    target: u64,
+    address: String,
+}
+
+impl Link {
+    fn client(&self, of: Use) -> Result<RaftClient<Channel>, RPCError<Types>> {
+        let client = self.peers.client(&self.address, of);
+        client.map_err(|status| self.fault(&status))
+    }
+
+    fn stamp<T>(&self, message: T) -> tonic::Request<T> {
+        self.peers.badge().stamp(message, Some(self.target))
+    }
+
+    /// What openraft has to know: whether to wait before it tries again.
+    fn fault(&self, status: &Status) -> RPCError<Types> {
+        self.peers.tell(&self.address, status);
+        match status.code() {
+            Code::Unavailable | Code::FailedPrecondition | Code::InvalidArgument => {
+                RPCError::Unreachable(self.unreachable(status))
+            }
+            _ => RPCError::Network(NetworkError::new(&AnyError::error(status.to_string()))),
+        }
+    }
+
+    fn unreachable(&self, status: &Status) -> Unreachable<Types> {
+        Unreachable::from_string(format!(
+            "node {} at {}: {status}",
+            self.target, self.address
+        ))
+    }
+
+    /// One question on the connection for short ones, within `option`'s time.
+    async fn ask<T, F>(
+        &self,
+        option: &RPCOption,
+        asked: impl FnOnce(RaftClient<Channel>) -> F,
+    ) -> Result<T, RPCError<Types>>
+    where
+        F: Future<Output = Result<tonic::Response<T>, Status>>,
+    {
+        let client = self.client(Use::Talk)?;
+        match tokio::time::timeout(option.hard_ttl(), asked(client)).await {
+            Ok(Ok(reply)) => Ok(reply.into_inner()),
+            Ok(Err(status)) => Err(self.fault(&status)),
+            Err(_) => Err(RPCError::Network(NetworkError::new(&AnyError::error(
+                format!("no answer within {:?}", option.hard_ttl()),
+            )))),
+        }
+    }
+}
+
+impl RaftNetworkV2<Types> for Link {
+    type SnapshotData = SnapshotFile;
+
+    async fn append_entries(
+        &mut self,
+        request: AppendEntriesRequest<Types>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
+        let last: Option<LogId> = match request.entries.last() {
+            Some(entry) => Some(entry.log_id),
+            None => request.prev_log_id,
+        };
+        let message = self.stamp(wire::append(self.group, request));
+        let asked = |mut client: RaftClient<Channel>| async move { client.append(message).await };
+        let reply = self.ask(&option, asked).await?;
+        wire::read_appended(reply, last.as_ref()).map_err(|status| self.fault(&status))
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        _: RPCOption,
+    ) -> BoxFuture<
+        's,
+        Result<BoxStream<'s, Result<StreamAppendResult<Types>, RPCError<Types>>>, RPCError<Types>>,
+    >
+    where
+        S: Stream<Item = AppendEntriesRequest<Types>> + OptionalSend + Unpin + 'static,
+    {
+        let link = &*self;
+        Box::pin(async move {
+            let group = link.group;
+            let mut client = link.client(Use::Append)?;
+            // The input keeps a lock of the core's for as long as it lives, so
+            // it ends with the answers, whatever the connection still does.
+            let (answers_live, answers_gone) = oneshot::channel::<()>();
+            let appends = input
+                .map(move |request| wire::append(group, request))
+                .take_until(answers_gone.map(drop));
+            let replies = client
+                .append_stream(link.stamp(appends))
+                .await
+                .map_err(|status| link.fault(&status))?
+                .into_inner();
+            let results = replies.map(move |reply| {
+                let _alive = &answers_live;
+                let read = reply.and_then(wire::read_streamed);
+                read.map_err(|status| link.fault(&status))
+            });
+            let results: BoxStream<'s, _> = Box::pin(results);
+            Ok(results)
+        })
+    }
+
+    async fn vote(
+        &mut self,
+        request: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        let message = self.stamp(wire::vote_request(self.group, &request));
+        let asked = |mut client: RaftClient<Channel>| async move { client.vote(message).await };
+        let reply = self.ask(&option, asked).await?;
+        wire::read_vote_reply(reply).map_err(|status| self.fault(&status))
+    }
+
+    async fn pre_vote(
+        &mut self,
+        request: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        let message = self.stamp(wire::vote_request(self.group, &request));
+        let asked = |mut client: RaftClient<Channel>| async move { client.pre_vote(message).await };
+        let reply = self.ask(&option, asked).await?;
+        wire::read_vote_reply(reply).map_err(|status| self.fault(&status))
+    }
+
+    /// Without a bound on its time: a large state takes long to send and to
+    /// install, and the connection's keep-alive tells whether the peer lives.
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: openraft::alias::SnapshotOf<Types, SnapshotFile>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _: RPCOption,
+    ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        let unreachable = |status: Status| {
+            self.peers.tell(&self.address, &status);
+            StreamingError::Unreachable(self.unreachable(&status))
+        };
+        let mut client = self
+            .peers
+            .client(&self.address, Use::Snapshot)
+            .map_err(unreachable)?;
+        let head = wire::snapshot_head(self.group, &vote, &snapshot.meta);
+        let head = SnapshotPiece {
+            piece: Some(Piece::Head(head)),
+        };
+        let pieces = stream::iter([head]).chain(pieces(snapshot.snapshot));
+        let sent = client.snapshot(self.stamp(pieces));
+        let reply = tokio::select! {
+            reply = sent => reply.map_err(unreachable)?,
+            closed = cancel => return Err(StreamingError::Closed(closed)),
+        };
+        let vote = wire::read_vote(reply.into_inner().vote).map_err(unreachable)?;
+        Ok(SnapshotResponse::new(vote))
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<Types>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
+        let message = self.stamp(wire::transfer(self.group, &request));
+        let asked =
+            |mut client: RaftClient<Channel>| async move { client.transfer_leader(message).await };
+        let reply = self.ask(&option, asked).await?;
+        match reply.refused.is_empty() {
+            true => Ok(Ok(())),
+            false => Err(RPCError::Network(NetworkError::new(&AnyError::error(
+                reply.refused,
+            )))),
+        }
+    }
+}
+
+/// The bytes of a snapshot file, a piece at a time. A file that cannot be read
+/// ends the stream early, and the receiver finds that it is cut off.
+fn pieces(file: SnapshotFile) -> impl Stream<Item = SnapshotPiece> + Send + 'static {
+    stream::unfold((Arc::new(file), 0), |(file, offset)| async move {
+        let reading = Arc::clone(&file);
+        let read = task::spawn_blocking(move || {
+            let mut piece = BytesMut::zeroed(PIECE_BYTES);
+            let len = reading.read_at(&mut piece, offset)?;
+            piece.truncate(len);
+            std::io::Result::Ok(piece.freeze())
+        });
+        let bytes: Bytes = match read.await {
+            Ok(Ok(bytes)) => bytes,
+            Ok(Err(error)) => {
+                tracing::error!("a snapshot cannot be read to be sent: {error}");
+                return None;
+            }
+            Err(_) => return None,
+        };
+        let next = offset + bytes.len() as u64;
+        (!bytes.is_empty()).then(|| {
+            let piece = SnapshotPiece {
+                piece: Some(Piece::Bytes(bytes)),
+            };
+            (piece, (file, next))
+        })
+    })
+}

@@ -1,0 +1,150 @@
+//! Connections to the other nodes, by address.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tonic::{
+    Status,
+    transport::{Channel, ClientTlsConfig, Endpoint},
+};
+
+use super::{Badge, PeerTls, TlsError};
+use crate::{proto::raft::raft_client::RaftClient, raft::clock::Clock};
+
+/// The largest message that a node takes from a peer. Its own bound is on what
+/// a caller may send; a peer's messages hold a few of those.
+pub(crate) const MESSAGE_MAX: usize = 256 << 20;
+/// Receive window of an append or snapshot stream, in bytes: what may be under
+/// way to a peer that is slow to take it.
+const WINDOW: u32 = 4 << 20;
+/// How long a question to a peer may take beyond the time to connect, in
+/// longest elections: by then another leader has been found.
+const ELECTIONS: u32 = 2;
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Use {
+    /// Votes, heartbeats and short questions.
+    Talk,
+    /// The stream of appends, and writes on their way to the leader.
+    Append,
+    /// Snapshots.
+    Snapshot,
+}
+
+/// The way to every other node of the cluster. Clones share the connections.
+#[derive(Clone)]
+pub struct Peers(Arc<Shared>);
+
+struct Shared {
+    badge: Arc<Badge>,
+    tls: Option<ClientTlsConfig>,
+    clock: Clock,
+    channels: Mutex<HashMap<(String, Use), Channel>>,
+    told: Mutex<HashMap<String, String>>,
+}
+
+impl fmt::Debug for Peers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Peers").field(&self.0.badge).finish()
+    }
+}
+
+impl Peers {
+    pub(crate) fn new(
+        badge: Arc<Badge>,
+        tls: Option<&PeerTls>,
+        clock: Clock,
+    ) -> Result<Self, TlsError> {
+        Ok(Self(Arc::new(Shared {
+            badge,
+            tls: tls.map(PeerTls::client).transpose()?,
+            clock,
+            channels: Mutex::default(),
+            told: Mutex::default(),
+        })))
+    }
+
+    pub(crate) fn badge(&self) -> &Arc<Badge> {
+        &self.0.badge
+    }
+
+    /// How long a question may take before whoever asked gives up.
+    pub(crate) fn patience(&self) -> Duration {
+        self.0.clock.election_max * ELECTIONS
+    }
+
+    /// A client of the node at `address`; it connects when it is used.
+    pub(crate) fn client(&self, address: &str, of: Use) -> Result<RaftClient<Channel>, Status> {
+        let mut channels = self
+            .0
+            .channels
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let key = (address.to_owned(), of);
+        let channel = match channels.get(&key) {
+            Some(channel) => channel.clone(),
+            None => {
+                let channel = self.endpoint(address)?.connect_lazy();
+                channels.insert(key, channel.clone());
+                channel
+            }
+        };
+        Ok(RaftClient::new(channel)
+            .max_decoding_message_size(MESSAGE_MAX)
+            .max_encoding_message_size(MESSAGE_MAX))
+    }
+
+    fn endpoint(&self, address: &str) -> Result<Endpoint, Status> {
+        let clock = &self.0.clock;
+        let scheme = if self.0.tls.is_some() {
+            "https"
+        } else {
+            "http"
+        };
+        let unusable = |error: tonic::transport::Error| {
+            Status::invalid_argument(format!("address {address}: {error}; it must be HOST:PORT"))
+        };
+        let endpoint = Endpoint::from_shared(format!("{scheme}://{address}"))
+            .map_err(unusable)?
+            .connect_timeout(clock.election_min)
+            .tcp_nodelay(true)
+            // A peer that vanished without a word is noticed in about the time
+            // in which its silence would start an election.
+            .http2_keep_alive_interval(clock.election_min / 2)
+            .keep_alive_timeout(clock.election_min)
+            .keep_alive_while_idle(true)
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW);
+        match &self.0.tls {
+            Some(tls) => endpoint.tls_config(tls.clone()).map_err(unusable),
+            None => Ok(endpoint),
+        }
+    }
+
+    /// Tells the operator of a refusal, once: whoever refuses goes on doing so.
+    pub(crate) fn tell(&self, address: &str, status: &Status) {
+        if status.code() != tonic::Code::FailedPrecondition {
+            return;
+        }
+        let mut told = self.0.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = told.insert(address.to_owned(), status.message().to_owned());
+        if before.as_deref() != Some(status.message()) {
+            tracing::warn!(peer = address, "refused by a peer: {}", status.message());
+        }
+    }
+}
+
+/// Whether a call that failed certainly never reached the peer's hands.
+pub(crate) fn never_sent(status: &Status) -> bool {
+    let causes = std::iter::successors(std::error::Error::source(status), |error| error.source());
+    let unconnected = causes
+        .into_iter()
+        .any(|error| error.is::<tonic::ConnectError>());
+    // The badge is looked at before the message is.
+    unconnected || status.code() == tonic::Code::FailedPrecondition
+}
