@@ -78,6 +78,18 @@ impl Sidecar {
         }
     }
 
+    /// The memory that it has resident now, in KiB.
+    pub(crate) fn resident_kib(&self) -> u64 {
+        let process = self.process.id().expect("it was not waited for");
+        let status = std::fs::read_to_string(format!("/proc/{process}/status"));
+        let status = status.expect("a process that runs has a status");
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = resident.and_then(|line| line.split_whitespace().next());
+        kib.expect("the kernel counts it")
+            .parse()
+            .expect("a number")
+    }
+
     /// The directory of its group.
     pub(crate) fn data_dir(&self) -> PathBuf {
         self.home.path().join(DATA_DIR)

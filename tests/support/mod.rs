@@ -5,6 +5,7 @@ pub(crate) mod admin;
 pub(crate) mod client;
 pub(crate) mod load;
 pub(crate) mod served;
+pub(crate) mod slow;
 pub(crate) mod upstream;
 
 use std::time::Duration;
