@@ -31,6 +31,11 @@ demo: setup-build
 .PHONY: test
 test: lint-rust deny-fixed doc test-full test-core
 
+##: test-etcd    etcdctl's own performance check through ferry, a minute
+.PHONY: test-etcd
+test-etcd: setup-test
+	cargo test $(CARGO_FLAGS) --test main etcdctl_finds -- --ignored
+
 ##: bench        what a call costs (BENCH_ARGS='…' goes to each benchmark)
 .PHONY: bench
 bench: setup-bench

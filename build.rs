@@ -20,6 +20,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         out.join("descriptors.bin"),
         compiler.encode_file_descriptor_set(),
     )?;
+    // Described for policies and not served, so no code is generated for it.
+    let mut described = protox::Compiler::new(["proto"])?;
+    described
+        .include_imports(true)
+        .open_files(["etcd/kv.proto"])?;
+    fs::write(out.join("etcd.bin"), described.encode_file_descriptor_set())?;
     tonic_prost_build::configure()
         .bytes(".")
         .compile_fds(compiler.file_descriptor_set())?;

@@ -55,6 +55,8 @@ pub mod proto {
     pub mod cluster {
         tonic::include_proto!("ferry.cluster.v1");
     }
-    /// The compiled descriptors of everything in `proto/`.
+    /// The compiled descriptors of what ferry serves.
     pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+    /// Those of the calls of etcd that a policy may batch.
+    pub const ETCD: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/etcd.bin"));
 }

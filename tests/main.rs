@@ -10,6 +10,7 @@ mod command_line;
 mod connection;
 mod crash;
 mod deploy;
+mod etcd;
 mod forwarding;
 mod groups;
 mod lifecycle;

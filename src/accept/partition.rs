@@ -32,6 +32,8 @@ pub struct MethodRules {
     pub window: WindowSettings,
     /// Bounds of what waits for them.
     pub queue: QueueSettings,
+    /// Whether the upstream refuses a batch that has a key twice.
+    pub distinct: bool,
     /// How long its batches may take.
     pub timeout: Duration,
     /// Where its entries are counted.
@@ -59,6 +61,13 @@ impl Coalesce<Call> for CallRules {
         Weight {
             entries: call.piece.entries(),
             bytes: call.piece.merged_len(),
+        }
+    }
+
+    fn keys<'a>(&self, call: &'a Call) -> &'a [u64] {
+        match self.0[call.method].distinct {
+            true => call.piece.key_hashes(),
+            false => &[],
         }
     }
 

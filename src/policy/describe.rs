@@ -7,7 +7,11 @@ use super::{
     rules::{Listen, Method, Mode, Pipeline, Policy, Runtime, ShedStatus, Upstream},
     units::{show_duration, show_size},
 };
-use crate::{batch::Close, limit::Algorithm, wire::Plan};
+use crate::{
+    batch::Close,
+    limit::Algorithm,
+    wire::{HeldIs, Is, KeyUse, Plan},
+};
 
 /// What `policy` does, method by method, as `ferry check` prints it.
 #[must_use]
@@ -131,13 +135,20 @@ fn describe_method(text: &mut String, policy: &Policy, method: &Method) {
     };
     writeln!(text, "\n{}", &method.path[1..]).expect("a String takes all that is written");
     line(text, "  mode", mode);
+    if method.target != method.path {
+        line(
+            text,
+            "  calls",
+            &format!("{} with each batch", &method.target[1..]),
+        );
+    }
     forms(text, &method.plan);
     line(text, "  refused", &refused(method));
-    let others: Vec<_> = method
-        .plan
-        .other_fields()
-        .map(|field| field.name.clone())
-        .collect();
+    let others = method.plan.other_fields().map(|field| field.name.clone());
+    let others = others.chain(method.plan.discriminators().iter().cloned());
+    let mut others: Vec<_> = others.collect();
+    others.sort_unstable();
+    others.dedup();
     if !others.is_empty() {
         line(
             text,
@@ -145,12 +156,10 @@ fn describe_method(text: &mut String, policy: &Policy, method: &Method) {
             &format!("{} must be equal within a batch", others.join(", ")),
         );
     }
-    line(
-        text,
-        "  alone if",
-        "it has a field that the descriptors do not know, a group, or is larger than a window",
-    );
-    line(text, "  reply", "copied to every caller");
+    keys(text, &method.plan);
+    line(text, "  alone if", &alone_if(&method.plan));
+    line(text, "  reply", &reply(method));
+    required_of_reply(text, &method.plan);
     line(
         text,
         "  on error",
@@ -183,6 +192,16 @@ fn describe_method(text: &mut String, policy: &Policy, method: &Method) {
 fn forms(text: &mut String, plan: &Plan) {
     let (request, batched) = (plan.request_name(), plan.batched_name());
     let number = plan.batched_field();
+    if let Some(wrap) = plan.wrap() {
+        let into = match &wrap.field {
+            Some((within, name)) => {
+                format!("{batched}[].{name} (field {number}, in it {within})")
+            }
+            None => format!("{batched}[] (field {number})"),
+        };
+        let whole = format!("each {request} as a whole -> {into} of {}", wrap.request);
+        return line(text, "  wrapped", &whole);
+    }
     line(
         text,
         "  batch form",
@@ -212,11 +231,11 @@ fn forms(text: &mut String, plan: &Plan) {
 /// What is answered with INVALID_ARGUMENT, to that caller alone.
 fn refused(method: &Method) -> String {
     let batched = method.plan.batched_name();
-    let mut rules = vec![
-        format!("no {batched}"),
-        "not protobuf".into(),
-        "strings not UTF-8".into(),
-    ];
+    let mut rules = match method.plan.wrap() {
+        Some(_) => Vec::new(),
+        None => vec![format!("no {batched}")],
+    };
+    rules.extend(["not protobuf".into(), "strings not UTF-8".into()]);
     for field in method.plan.entry_fields() {
         if field.require {
             rules.push(format!("{} empty", field.name));
@@ -230,4 +249,94 @@ fn refused(method: &Method) -> String {
         show_size(method.max_message_bytes as u64)
     ));
     rules.join("; ")
+}
+
+/// What becomes of two entries of one key.
+fn keys(text: &mut String, plan: &Plan) {
+    let name = |number: &u32| {
+        let mut fields = plan.entry_fields();
+        fields
+            .find(|field| field.number == *number)
+            .map(|field| field.name.clone())
+    };
+    let keys: Vec<_> = plan.entry_key().iter().filter_map(name).collect();
+    let equal = match (keys.is_empty(), plan.keys()) {
+        (true, _) => return,
+        (false, KeyUse::Distinct) => "the second of two equal ones waits for the next batch",
+        (false, KeyUse::Ignore | KeyUse::Note) => "two equal ones may share a batch, in order",
+    };
+    line(text, "  key", &format!("{}; {equal}", keys.join(", ")));
+}
+
+/// What is sent by itself, unchanged.
+fn alone_if(plan: &Plan) -> String {
+    let mut rules: Vec<_> = plan
+        .alone_if()
+        .iter()
+        .map(|(field, is)| match is {
+            Is::Present => format!("{field} is there"),
+            Is::Empty => format!("{field} is empty"),
+        })
+        .collect();
+    if plan.wrap().is_none() {
+        let within = |field: &&String| field.contains('.');
+        let mixed = plan.discriminators().iter().filter(within);
+        rules.extend(mixed.map(|field| format!("its entries differ in {field}")));
+        if plan.keys() == KeyUse::Distinct {
+            rules.push("one key stands in it twice".into());
+        }
+    }
+    rules.push(
+        "it has a field that the descriptors do not know, a group, or is larger than a window"
+            .into(),
+    );
+    rules.join("; ")
+}
+
+/// What each caller gets.
+fn reply(method: &Method) -> String {
+    let plan = &method.plan;
+    let Some(split) = &plan.reply().split else {
+        return "copied to every caller".into();
+    };
+    let (name, reply) = (&split.name, &plan.reply().name);
+    if plan.wrap().is_none() {
+        let status = split
+            .status
+            .map(|_| "; a failed one is a status to a caller of the single form");
+        return format!(
+            "{reply}: to each caller with its own {name}, by position{}",
+            status.unwrap_or_default()
+        );
+    }
+    let mut what = match &split.unwrap {
+        Some((_, within)) => format!("{reply}: {name}[].{within} to each caller, by position"),
+        None => format!("{reply}: {name}[] to each caller, by position"),
+    };
+    for fill in &split.fill {
+        let (from, to) = (&fill.from_name, &fill.to_name);
+        what += &match fill.message {
+            true => format!("; what its {to} lacks is filled from the reply's {from}"),
+            false => format!("; its {to}, where absent, is the reply's {from}"),
+        };
+    }
+    if split.status.is_some() {
+        what += "; one that has a status of its own is that status to its caller alone";
+    }
+    what
+}
+
+fn required_of_reply(text: &mut String, plan: &Plan) {
+    for held in &plan.reply().require {
+        let must = match held.is {
+            HeldIs::Flag(flag) => flag.to_string(),
+            HeldIs::Present => "there".into(),
+        };
+        let code = tonic::Code::from(held.code);
+        let what = format!(
+            "{} must be {must}, else every caller gets: {code}",
+            held.name
+        );
+        line(text, "  demands", &what);
+    }
 }

@@ -40,8 +40,10 @@ impl Descriptors {
                 }
             }
         }
-        let built_in = DescriptorPool::decode(crate::proto::DESCRIPTORS);
-        pools.push(built_in.expect("the build script wrote these descriptors"));
+        for built_in in [crate::proto::DESCRIPTORS, crate::proto::ETCD] {
+            let built_in = DescriptorPool::decode(built_in);
+            pools.push(built_in.expect("the build script wrote these descriptors"));
+        }
         Self(pools)
     }
 

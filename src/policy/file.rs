@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::section::At;
+use super::{read_form::FormFile, section::At};
 use crate::{batch::Close, limit::Algorithm};
 
 /// A whole policy file.
@@ -74,6 +74,7 @@ pub(super) struct MethodFile {
     pub(super) mode: Option<At<super::Mode>>,
     pub(super) batched_field: At<String>,
     pub(super) lift: Option<LiftFile>,
+    pub(super) form: FormFile,
     pub(super) entry_key: Vec<At<String>>,
     pub(super) require: Vec<At<String>>,
     pub(super) max_message_bytes: Option<At<u64>>,

@@ -9,14 +9,17 @@ use super::{
     descriptors::{Descriptors, Types, field},
     fault::Found,
     file::{LiftFile, MethodFile},
+    form::{self, Form},
+    reply,
     rules::{Method, Mode},
     section::At,
 };
-use crate::wire::{Lift, LiftedField, Plan, Shape};
+use crate::wire::{KeyUse, Lift, LiftedField, Plan, Shape};
 
 /// What the embedded group serves; it has no way to apply anything else.
 const EMBEDDED: &str = "meta.service.mqtt.MqttService/CreateSession";
-/// MQTT's bound on a client identifier, whose length has 16 bits.
+
+/// The embedded group keeps a key's length in 16 bits, as MQTT does.
 const MAX_KEY: usize = 65_535;
 
 /// Checks every method; those without a fault are answered.
@@ -79,10 +82,23 @@ fn check(
             format!("{}.selector: {}: {what}", file.path, selector.value),
         );
     }
+    let form = Form::of(&file, &method, descriptors, found)?;
+    if let (true, Some(call)) = (embedded, &file.form.call) {
+        let what = "the embedded group takes each write by its own path; leave the key out";
+        return found.add(
+            call.at,
+            format!("{}.call: {}: {what}", file.path, call.value),
+        );
+    }
     Some(Method {
         path: format!("/{}", selector.value),
+        target: format!(
+            "/{}/{}",
+            form.target.parent_service().full_name(),
+            form.target.name()
+        ),
         mode: file.mode.as_ref().map_or(Mode::Enforce, |mode| mode.value),
-        plan: Arc::new(plan(&file, &method, descriptors, found)?),
+        plan: Arc::new(plan(&file, &method, &form, (descriptors, embedded), found)?),
         window,
         queue,
         max_message_bytes,
@@ -93,19 +109,19 @@ fn check(
 fn plan(
     file: &MethodFile,
     method: &MethodDescriptor,
-    descriptors: &Descriptors,
+    form: &Form,
+    (descriptors, embedded): (&Descriptors, bool),
     found: &mut Found,
 ) -> Option<Plan> {
-    let request = method.input();
-    let (batched, entry) = batched(file, &request, found)?;
+    let (request, entry) = (method.input(), &form.entry);
     let keys = entry_fields(
-        &entry,
+        entry,
         &file.entry_key,
         &format!("{}.entry_key", file.path),
         found,
     );
     let required = entry_fields(
-        &entry,
+        entry,
         &file.require,
         &format!("{}.require", file.path),
         found,
@@ -116,12 +132,23 @@ fn plan(
             &file.path,
             lift,
             &request,
-            &entry,
+            entry,
             needed,
             descriptors,
             found,
         )
     });
+    let discriminators = form::discriminators(file, &request, found);
+    let alone_if = form::conditions(file, &request, found);
+    let at = file
+        .form
+        .call
+        .as_ref()
+        .map_or(file.selector.at, |call| call.at);
+    let place = (&*file.path, at);
+    let reply = reply::check(place, &file.form.reply, method, &form.target, found);
+    let use_of_keys = key_use(file, found);
+    let bounds = max_field_bytes(file, entry, found);
     let (keys, required) = (scalar(keys?, file, found)?, required?);
     let lift = match lift {
         Some(lift) => Some(lift?),
@@ -129,54 +156,80 @@ fn plan(
     };
     let mut types = Types::default();
     let request_type = types.own(&request);
-    let entry_type = types.own(&entry);
-    types.field_mut(request_type, batched.number())?.kind = crate::wire::Kind::Message(entry_type);
+    let mut entry_type = request_type;
+    if form.wrap.is_none() {
+        entry_type = types.own(entry);
+        types.field_mut(request_type, form.batched.number())?.kind =
+            crate::wire::Kind::Message(entry_type);
+    }
     for field in &required {
         types.field_mut(entry_type, field.number())?.require = true;
     }
-    for key in &keys {
-        types.field_mut(entry_type, key.number())?.max_len = Some(MAX_KEY);
+    if embedded {
+        for key in &keys {
+            types.field_mut(entry_type, key.number())?.max_len = Some(MAX_KEY);
+        }
+    }
+    for (number, bound) in bounds? {
+        types.field_mut(entry_type, number)?.max_len = Some(bound);
     }
     let shape = Shape {
         messages: types.into_messages(),
         request: request_type,
-        batched_field: batched.number(),
+        batched_field: form.batched.number(),
         lift,
+        wrap: form.wrap.clone(),
         entry_key: keys.iter().map(FieldDescriptor::number).collect(),
-        ..Shape::default()
+        keys: use_of_keys?,
+        discriminators: discriminators?,
+        alone_if: alone_if?,
+        reply: reply?,
     };
     match Plan::new(shape) {
         Ok(plan) => Some(plan),
         Err(why) => {
-            // The single form is the only part that could not be judged field by field.
-            let (key, at) = match &file.lift {
-                Some(lift) => ("lift", lift.from.at),
-                None => ("batched_field", file.batched_field.at),
-            };
-            found.add(at, format!("{}.{key}: {why}", file.path))
+            let (key, name) = form::blame(file, &why);
+            found.add(name.at, format!("{}.{key}: {why}", file.path))
         }
     }
 }
 
-/// The batched field and the type of its entries.
-fn batched(
-    file: &MethodFile,
-    request: &MessageDescriptor,
-    found: &mut Found,
-) -> Option<(FieldDescriptor, MessageDescriptor)> {
-    let At { value: name, at } = &file.batched_field;
-    let path = format!("{}.batched_field", file.path);
-    let batched = match field(request, name) {
-        Ok(batched) => batched,
-        Err(why) => return found.add(*at, format!("{path}: {name}: {why}")),
-    };
-    match batched.kind() {
-        Kind::Message(entry) if batched.is_list() && !batched.is_group() => Some((batched, entry)),
-        _ => {
-            let what = "must be a repeated message, since calls are appended to it";
-            found.add(*at, format!("{path}: {name}: {what}"))
+/// What the keys are for; where they stand once in a batch there must be some.
+fn key_use(file: &MethodFile, found: &mut Found) -> Option<KeyUse> {
+    match &file.form.keys {
+        Some(At {
+            value: KeyUse::Distinct,
+            at,
+        }) if file.entry_key.is_empty() => {
+            let what = "next_batch: needs entry_key; name the fields that make two entries one";
+            found.add(*at, format!("{}.on_duplicate_key: {what}", file.path))
         }
+        keys => Some(keys.as_ref().map_or(KeyUse::Ignore, |keys| keys.value)),
     }
+}
+
+/// The bounds of the entry's fields, by number.
+fn max_field_bytes(
+    file: &MethodFile,
+    entry: &MessageDescriptor,
+    found: &mut Found,
+) -> Option<Vec<(u32, usize)>> {
+    let mut bounds = Vec::with_capacity(file.form.max_field_bytes.len());
+    for (At { value: name, at }, bound) in &file.form.max_field_bytes {
+        let path = format!("{}.max_field_bytes.{name}", file.path);
+        match field(entry, name) {
+            Err(why) => found.add::<()>(*at, format!("{path}: {why}")),
+            Ok(field) if !matches!(field.kind(), Kind::String | Kind::Bytes | Kind::Message(_)) => {
+                let what = format!("is {}: must be text, bytes or a message", kind(&field));
+                found.add::<()>(*at, format!("{path}: {what}"))
+            }
+            Ok(field) => {
+                bounds.push((field.number(), *bound));
+                continue;
+            }
+        };
+    }
+    (bounds.len() == file.form.max_field_bytes.len()).then_some(bounds)
 }
 
 /// The fields of `entry` that `names` name, each a single
@@ -212,6 +265,7 @@ fn scalar(
     found: &mut Found,
 ) -> Option<Vec<FieldDescriptor>> {
     for (key, written) in keys.iter().zip(&file.entry_key) {
+        form::one_of_none(key, written, &format!("{}.entry_key", file.path), found)?;
         if let Kind::Message(_) = key.kind() {
             let what = format!(
                 "{}.entry_key: {}: is a message: must be text, bytes or a number",
@@ -293,12 +347,12 @@ fn lift<'a>(
 }
 
 /// Whether a value of `one` is encoded as a value of `other`.
-fn alike(one: &FieldDescriptor, other: &FieldDescriptor) -> bool {
+pub(super) fn alike(one: &FieldDescriptor, other: &FieldDescriptor) -> bool {
     kind(one) == kind(other)
 }
 
 /// A field's type as its .proto file has it.
-fn kind(field: &FieldDescriptor) -> String {
+pub(super) fn kind(field: &FieldDescriptor) -> String {
     let kind = match field.kind() {
         Kind::Message(message) => message.full_name().to_owned(),
         Kind::Enum(kind) => kind.full_name().to_owned(),

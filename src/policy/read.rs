@@ -9,6 +9,7 @@ use super::{
         AdminFile, File, LiftFile, LimitFile, MetadataFile, MethodFile, QueueFile, TargetFile,
         UpstreamFile, WindowFile,
     },
+    read_form::FormFile,
     section::{At, Keys, Section},
     tree::{Node, Value},
 };
@@ -71,8 +72,11 @@ const METHOD: Keys = Keys {
         "window",
         "queue",
         "max_message_bytes",
+        "max_field_bytes",
+        "call",
+        "wrap",
     ],
-    later: &["call", "wrap"],
+    later: &[],
 };
 const LIFT: Keys = Keys {
     known: &["from", "fields"],
@@ -271,14 +275,6 @@ fn method(node: &Node, path: &str, found: &mut Found) -> Option<MethodFile> {
         ("observe", None),
     ];
     let mode = method.choice("mode", &modes, found);
-    method.must_be_empty("discriminator_fields", found);
-    method.must_be_empty("unbatchable_if", found);
-    method.choice(
-        "on_duplicate_key",
-        &[("keep", Some(())), ("next_batch", None)],
-        found,
-    );
-    reply(&method, found);
     if let Some(on_error) = method.section("on_error", &ON_ERROR, found) {
         // Says what the upstream is; nothing follows from it until there is bisection.
         on_error.flag("atomic", found);
@@ -292,6 +288,7 @@ fn method(node: &Node, path: &str, found: &mut Found) -> Option<MethodFile> {
         path: path.to_owned(),
         mode,
         lift: lift(&method, found),
+        form: FormFile::read(&method, found),
         entry_key: method.texts("entry_key", found).unwrap_or_default(),
         require: method.texts("require", found).unwrap_or_default(),
         max_message_bytes: method.size("max_message_bytes", found),
@@ -320,20 +317,6 @@ fn window(window: &Section<'_>, found: &mut Found) -> WindowFile {
         max_bytes: window.size("max_bytes", found),
         linger: window.duration("linger", found),
         close: window.choice("close", &closes, found),
-    }
-}
-
-/// `replicate` is the only form of reply as yet, so there is nothing to keep.
-fn reply(method: &Section<'_>, found: &mut Found) {
-    match method.node("reply").map(|node| (&node.value, node.at)) {
-        Some((Value::Map(_), at)) => {
-            let path = method.path_of("reply");
-            let what = "a reply that is split: not supported yet; write reply: replicate";
-            found.add::<()>(at, format!("{path}: {what}"));
-        }
-        _ => {
-            method.choice("reply", &[("replicate", Some(()))], found);
-        }
     }
 }
 

@@ -140,6 +140,8 @@ pub enum Mode {
 pub struct Method {
     /// The path of its calls: `/package.Service/Method`.
     pub path: String,
+    /// The path that its batches call: the same, or another method's.
+    pub target: String,
     /// Whether it batches.
     pub mode: Mode,
     /// How its messages are scanned and merged.

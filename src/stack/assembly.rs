@@ -26,6 +26,7 @@ use crate::{
     policy::{self, Method, Mode, Policy, ShedStatus},
     telemetry::{LimitMetrics, MethodMetrics, Metrics},
     upstream::{ByStatus, Call},
+    wire::KeyUse,
 };
 
 /// Takes the calls of a sidecar's door.
@@ -196,6 +197,7 @@ pub(super) fn call_rules(policy: &Policy, counted: &[Arc<MethodMetrics>]) -> Cal
         .map(|(method, metrics)| MethodRules {
             window: method.window,
             queue: method.queue,
+            distinct: method.plan.keys() == KeyUse::Distinct,
             timeout: policy.batch_timeout,
             metrics: Arc::clone(metrics),
         });

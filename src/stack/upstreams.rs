@@ -103,7 +103,7 @@ fn remote(client: RemoteClient, methods: &[&Method], timeout: Duration) -> (Line
 
 fn target(method: &Method) -> Target {
     Target {
-        path: method.path.clone(),
+        path: method.target.clone(),
         plan: Arc::clone(&method.plan),
     }
 }

@@ -191,12 +191,16 @@ pub struct SplitShape {
 }
 
 /// A field of the reply that fills a field of each part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fill {
     /// Its number in the reply.
     pub from: u32,
+    /// Its name there, for descriptions.
+    pub from_name: String,
     /// Its number in the part.
     pub to: u32,
+    /// Its name there, for descriptions.
+    pub to_name: String,
     /// Whether it is a message, whose missing fields are filled one by one.
     pub message: bool,
 }

@@ -3,6 +3,7 @@
 
 pub(crate) mod admin;
 pub(crate) mod client;
+pub(crate) mod etcd;
 pub(crate) mod load;
 pub(crate) mod served;
 pub(crate) mod slow;

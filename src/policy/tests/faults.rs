@@ -331,36 +331,6 @@ const LATER: &[(&str, &str, &str)] = &[
         "line 16, column 11: methods[0].mode: observe: not supported yet; use enforce or off",
     ),
     (
-        "mode: enforce",
-        "discriminator_fields: [tenant]",
-        "line 16, column 27: methods[0].discriminator_fields: not supported yet; leave the list empty",
-    ),
-    (
-        "mode: enforce",
-        "unbatchable_if: [{field: a, is: present}]",
-        "line 16, column 21: methods[0].unbatchable_if: not supported yet; leave the list empty",
-    ),
-    (
-        "mode: enforce",
-        "call: a.B/C",
-        "line 16, column 5: methods[0].call: not supported yet; leave the key out",
-    ),
-    (
-        "mode: enforce",
-        "wrap: request_put",
-        "line 16, column 5: methods[0].wrap: not supported yet; leave the key out",
-    ),
-    (
-        "on_duplicate_key: keep",
-        "on_duplicate_key: next_batch",
-        "line 22, column 23: methods[0].on_duplicate_key: next_batch: not supported yet; use keep",
-    ),
-    (
-        "reply: replicate",
-        "reply: {subresponse_field: responses}",
-        "line 24, column 12: methods[0].reply: a reply that is split: not supported yet; write reply: replicate",
-    ),
-    (
         "reply: replicate",
         "on_error: {bisect: [INVALID_ARGUMENT]}",
         "line 24, column 24: methods[0].on_error.bisect: not supported yet; leave the list empty",

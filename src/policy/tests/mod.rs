@@ -1,6 +1,7 @@
 //! The loader's promises: what loads, what is refused, where and in which words.
 
 mod faults;
+mod forms;
 mod hostile;
 mod loads;
 

@@ -31,6 +31,7 @@ fn put_plan() -> Plan {
                     from: 1,
                     to: 1,
                     message: true,
+                    ..Fill::default()
                 }],
                 status: Some(StatusShape {
                     field: 9,
@@ -231,6 +232,7 @@ fn a_scalar_that_a_part_lacks_is_filled_and_one_that_it_has_is_kept() {
                     from: 4,
                     to: 6,
                     message: false,
+                    ..Fill::default()
                 }],
                 ..SplitShape::default()
             }),

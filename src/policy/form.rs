@@ -1,0 +1,248 @@
+//! Where entries go: into the request's own list, or whole into another
+//! method's; and the fields, by path, that keep requests apart.
+
+use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor, MethodDescriptor};
+
+use super::{
+    descriptors::{Descriptors, field},
+    fault::Found,
+    file::MethodFile,
+    section::At,
+};
+use crate::wire::{Condition, Is, Wrap};
+
+/// Where the entries of a method go.
+pub(super) struct Form {
+    /// The method that batches call: the one that is listed, or another.
+    pub(super) target: MethodDescriptor,
+    /// The field that holds entries, in the target's request.
+    pub(super) batched: FieldDescriptor,
+    /// The type whose fields are an entry's, as rules name them.
+    pub(super) entry: MessageDescriptor,
+    /// What stands around a whole request, where the target is another method.
+    pub(super) wrap: Option<Wrap>,
+}
+
+impl Form {
+    /// Resolves where the calls of `method` go.
+    pub(super) fn of(
+        file: &MethodFile,
+        method: &MethodDescriptor,
+        descriptors: &Descriptors,
+        found: &mut Found,
+    ) -> Option<Self> {
+        let Some(call) = &file.form.call else {
+            if let Some(At { value, at }) = &file.form.wrap {
+                let what = "wraps a request for another method: name that with call";
+                return found.add(*at, format!("{}.wrap: {value}: {what}", file.path));
+            }
+            let (batched, entry) = batched(file, &method.input(), found)?;
+            return Some(Self {
+                target: method.clone(),
+                batched,
+                entry,
+                wrap: None,
+            });
+        };
+        let target = match descriptors.method(&call.value) {
+            Ok(target) => target,
+            Err(why) => {
+                return found.add(
+                    call.at,
+                    format!("{}.call: {}: {why}", file.path, call.value),
+                );
+            }
+        };
+        let fault = |what: &str, found: &mut Found| {
+            found.add(
+                call.at,
+                format!("{}.call: {}: {what}", file.path, call.value),
+            )
+        };
+        if target.is_client_streaming() || target.is_server_streaming() {
+            return fault("streams: must have one request and one reply", found);
+        }
+        if file.lift.is_some() {
+            return fault(
+                "stands beside lift, which is for one path: keep one of them",
+                found,
+            );
+        }
+        let (batched, element) = batched(file, &target.input(), found)?;
+        let within = self::wrap(file, method, &element, &batched, found)?;
+        let wrap = Wrap {
+            request: target.input().full_name().into(),
+            batched: batched.name().into(),
+            field: within,
+        };
+        Some(Self {
+            target,
+            batched,
+            entry: method.input(),
+            wrap: Some(wrap),
+        })
+    }
+}
+
+/// The batched field and the type of its entries.
+fn batched(
+    file: &MethodFile,
+    request: &MessageDescriptor,
+    found: &mut Found,
+) -> Option<(FieldDescriptor, MessageDescriptor)> {
+    let At { value: name, at } = &file.batched_field;
+    let path = format!("{}.batched_field", file.path);
+    let batched = match field(request, name) {
+        Ok(batched) => batched,
+        Err(why) => return found.add(*at, format!("{path}: {name}: {why}")),
+    };
+    match batched.kind() {
+        Kind::Message(entry) if batched.is_list() && !batched.is_group() => Some((batched, entry)),
+        _ => {
+            let what = "must be a repeated message, since calls are appended to it";
+            found.add(*at, format!("{path}: {name}: {what}"))
+        }
+    }
+}
+
+/// The field of `element` that holds a request of `method`; `Some(None)` where
+/// the request is the element.
+fn wrap(
+    file: &MethodFile,
+    method: &MethodDescriptor,
+    element: &MessageDescriptor,
+    batched: &FieldDescriptor,
+    found: &mut Found,
+) -> Option<Option<(u32, String)>> {
+    let request = method.input();
+    let Some(At { value: name, at }) = &file.form.wrap else {
+        if *element == request {
+            return Some(None);
+        }
+        let what = format!(
+            "holds {}, and {} takes {}: name the field between them with wrap",
+            element.full_name(),
+            method.name(),
+            request.full_name()
+        );
+        let path = format!("{}.batched_field: {}", file.path, batched.name());
+        return found.add(file.batched_field.at, format!("{path}: {what}"));
+    };
+    let path = format!("{}.wrap: {name}", file.path);
+    match field(element, name) {
+        Err(why) => found.add(*at, format!("{path}: {why}")),
+        Ok(inner) if inner.kind() != Kind::Message(request.clone()) || inner.is_list() => {
+            let what = format!("must be one {}, as callers send it", request.full_name());
+            found.add(*at, format!("{path}: {what}"))
+        }
+        Ok(inner) => Some(Some((inner.number(), inner.name().into()))),
+    }
+}
+
+/// `discriminator_fields`, each as numbers from the request down.
+pub(super) fn discriminators(
+    file: &MethodFile,
+    request: &MessageDescriptor,
+    found: &mut Found,
+) -> Option<Vec<Vec<u32>>> {
+    let paths: Vec<_> = file
+        .form
+        .discriminators
+        .iter()
+        .enumerate()
+        .map(|(i, name)| {
+            let at = format!("{}.discriminator_fields[{i}]", file.path);
+            let (numbers, last) = path(request, name, &at, found)?;
+            one_of_none(&last, name, &at, found)?;
+            Some(numbers)
+        })
+        .collect();
+    paths.into_iter().collect()
+}
+
+/// `unbatchable_if`, each as numbers from the request down.
+pub(super) fn conditions(
+    file: &MethodFile,
+    request: &MessageDescriptor,
+    found: &mut Found,
+) -> Option<Vec<Condition>> {
+    let mut conditions = Vec::with_capacity(file.form.alone_if.len());
+    for (i, (name, is)) in file.form.alone_if.iter().enumerate() {
+        let at = format!("{}.unbatchable_if[{i}].field", file.path);
+        let resolved = path(request, name, &at, found);
+        conditions.push(resolved.map(|(path, _)| Condition { path, is: *is }));
+    }
+    conditions.into_iter().collect()
+}
+
+/// A dotted path as field numbers, and the field where it ends.
+fn path(
+    request: &MessageDescriptor,
+    name: &At<String>,
+    at: &str,
+    found: &mut Found,
+) -> Option<(Vec<u32>, FieldDescriptor)> {
+    let At { value, at: place } = name;
+    let mut message = Some(request.clone());
+    let (mut numbers, mut last) = (Vec::new(), None);
+    for step in value.split('.') {
+        let Some(within) = message else {
+            let parent: Option<FieldDescriptor> = last;
+            let parent = parent.map_or(String::new(), |field| field.full_name().to_owned());
+            let what = format!("{parent} is no message, so it has no {step}");
+            return found.add(*place, format!("{at}: {value}: {what}"));
+        };
+        let field = match field(&within, step) {
+            Ok(field) => field,
+            Err(why) => return found.add(*place, format!("{at}: {value}: {why}")),
+        };
+        numbers.push(field.number());
+        message = match field.kind() {
+            Kind::Message(within) => Some(within),
+            _ => None,
+        };
+        last = Some(field);
+    }
+    Some((numbers, last?))
+}
+
+/// A value that another field's can take away cannot tell entries apart.
+pub(super) fn one_of_none(
+    field: &FieldDescriptor,
+    name: &At<String>,
+    at: &str,
+    found: &mut Found,
+) -> Option<()> {
+    let choice = field
+        .containing_oneof()
+        .filter(|choice| !choice.is_synthetic());
+    match choice {
+        None => Some(()),
+        Some(choice) => {
+            let what = format!(
+                "is one of the oneof {}: must stand for itself",
+                choice.name()
+            );
+            found.add(name.at, format!("{at}: {}: {what}", name.value))
+        }
+    }
+}
+
+/// Where to point for a plan that contradicts itself.
+pub(super) fn blame<'a>(
+    file: &'a MethodFile,
+    why: &crate::wire::PlanError,
+) -> (&'static str, &'a At<String>) {
+    use crate::wire::PlanError::{EmptyElsewhere, ManyRemembered, NotOneValue};
+    let form = &file.form;
+    let empty = form.alone_if.iter().find(|(_, is)| *is == Is::Empty);
+    let (key, name) = match why {
+        NotOneValue { .. } | ManyRemembered { .. } => {
+            ("discriminator_fields", form.discriminators.first())
+        }
+        EmptyElsewhere { .. } => ("unbatchable_if", empty.map(|(name, _)| name)),
+        // The single form is the only other part that is not judged field by field.
+        _ => ("lift", file.lift.as_ref().map(|lift| &lift.from)),
+    };
+    name.map_or(("batched_field", &file.batched_field), |name| (key, name))
+}
