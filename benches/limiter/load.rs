@@ -16,6 +16,11 @@ pub(crate) struct LoadShape {
     pub(crate) grain: u32,
     /// What each caller gives for its answer.
     pub(crate) deadline_ms: Option<f64>,
+    /// The part of the callers that leave without an answer …
+    #[serde(default)]
+    pub(crate) leave: f64,
+    /// … at some time before this one, uniformly.
+    pub(crate) patience_ms: Option<f64>,
 }
 
 const fn one() -> u32 {
@@ -58,6 +63,8 @@ impl LoadShape {
     pub(crate) fn check(&self) -> Result<(), String> {
         let sound = self.grain > 0
             && self.deadline_ms.is_none_or(|ms| ms > 0.0)
+            && self.patience_ms.is_none_or(|ms| ms > 0.0)
+            && (0.0..=1.0).contains(&self.leave)
             && match &self.kind {
                 Kind::Closed(closed) => closed.clients >= self.grain,
                 Kind::Open(open) => open.share > 0.0,

@@ -4,7 +4,7 @@
 //! carries 99 % of what the best one carries; in an open load, the one whose
 //! callers' p99 is lowest. It knows the plant and the seed; no rule does.
 
-use crate::sim::{Answered, BIN, Trace};
+use crate::trace::{Answered, BIN, Trace};
 
 /// A fixed limit carries as much as the best one from this part on.
 const AS_GOOD: f64 = 0.99;

@@ -67,12 +67,19 @@ pub(crate) struct Sync {
     pub(crate) to_ms: f64,
 }
 
-/// From then on every service takes `factor` times what it took before.
+/// From then on every service takes `factor` times what it took before …
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Step {
     pub(crate) at_s: f64,
     pub(crate) factor: f64,
+    /// … and the way `delay` times as long.
+    #[serde(default = "same")]
+    pub(crate) delay: f64,
+}
+
+const fn same() -> f64 {
+    1.0
 }
 
 impl PlantShape {
@@ -83,7 +90,10 @@ impl PlantShape {
             .chain([self.delay_jitter])
             .all(|value| (0.0..=60_000.0).contains(&value));
         let pauses = [&self.stall, &self.outage].into_iter().flatten();
-        let steps = self.steps.iter().all(|step| step.factor > 0.0);
+        let steps = self
+            .steps
+            .iter()
+            .all(|step| step.factor > 0.0 && step.delay > 0.0);
         let rests = pauses.into_iter().all(|p| p.for_ms < 1e3 * p.every_s);
         match works && positive && steps && rests {
             true => Ok(()),
@@ -171,8 +181,10 @@ impl Plant {
     }
 
     /// Half the way.
-    pub(crate) fn delay(&mut self) -> f64 {
-        self.shape.delay_ms / 2e3 * self.lognormal(self.shape.delay_jitter)
+    pub(crate) fn delay(&mut self, now: f64) -> f64 {
+        let passed = self.shape.steps.iter().filter(|step| step.at_s <= now);
+        let longer: f64 = passed.map(|step| step.delay).product();
+        self.shape.delay_ms / 2e3 * longer * self.lognormal(self.shape.delay_jitter)
     }
 
     /// A batch of n entries arrives.

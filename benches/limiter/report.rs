@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::{
     oracle::Part,
-    sim::{BIN, Trace},
+    trace::{BIN, Trace},
 };
 
 /// The figures that a scenario's `hold` may name.
@@ -43,6 +43,8 @@ pub(crate) struct Figures {
     /// From the beginning until 40 batches in a row came at 95 % of the
     /// oracle's pace, in medians of the oracle's latency.
     pub(crate) start_rtts: f64,
+    /// The callers' 99th percentile under the oracle, milliseconds.
+    pub(crate) oracle_p99_ms: f64,
     /// Jain's index over the sidecars: 1 is even.
     pub(crate) jain: f64,
     /// Entries sent although their caller had left.
@@ -73,6 +75,7 @@ impl Figures {
             best += share * fixed.throughput;
             figures.latency_ratio += share * ratio(part.latency, fixed.latency);
             figures.p99_ratio += share * ratio(part.p99, fixed.p99);
+            figures.oracle_p99_ms += share * fixed.p99 * 1e3;
             figures.mean_limit += share * part.mean_limit;
             figures.oracle_limit += share * f64::from(*limit);
             if index > 0 || segments.len() == 1 {
@@ -96,6 +99,7 @@ impl Figures {
             oracle_limit: mean(|f| f.oracle_limit),
             seconds_below_95: mean(|f| f.seconds_below_95),
             start_rtts: mean(|f| f.start_rtts),
+            oracle_p99_ms: mean(|f| f.oracle_p99_ms),
             jain: mean(|f| f.jain),
             ghosts: mean(|f| f.ghosts),
         }
@@ -170,13 +174,14 @@ pub(crate) enum Role {
 
 pub(crate) fn heading() -> String {
     format!(
-        "{:<12} {:<10} {:<10} {:>7} {:>8} {:>7} {:>7} {:>7} {:>7} {:>7} {:>6}",
+        "{:<12} {:<10} {:<10} {:>7} {:>8} {:>7} {:>7} {:>7} {:>7} {:>7} {:>7} {:>6}",
         "plant",
         "load",
         "rule",
         "X/best",
         "rtt/best",
         "p99/bst",
+        "p99 ms",
         "limit",
         "oracle",
         "s<95%",
@@ -188,13 +193,14 @@ pub(crate) fn heading() -> String {
 pub(crate) fn row(line: &Line) -> String {
     let f = &line.figures;
     format!(
-        "{:<12} {:<10} {:<10} {:>7.3} {:>8.2} {:>7.2} {:>7.1} {:>7.1} {:>7.2} {:>7.0} {:>6.3}",
+        "{:<12} {:<10} {:<10} {:>7.3} {:>8.2} {:>7.2} {:>7.1} {:>7.1} {:>7.1} {:>7.2} {:>7.0} {:>6.3}",
         line.scenario,
         line.load,
         line.algorithm,
         f.throughput_ratio,
         f.latency_ratio,
         f.p99_ratio,
+        f.p99_ratio * f.oracle_p99_ms,
         f.mean_limit,
         f.oracle_limit,
         f.seconds_below_95,

@@ -13,13 +13,17 @@ use std::{
 };
 
 use ferry::{
-    batch::{Caller, Due, Flow, Held, Pace, QueueSettings, Weight, Window, WindowSettings},
+    batch::{
+        Caller, Due, Flow, Held, Latency, Outlook, Pace, QueueSettings, Weight, Window,
+        WindowSettings,
+    },
     limit::{Limiter, Outcome, Sent},
 };
 
 use crate::{
     load::LoadShape,
     plant::{Plant, PlantShape, Served},
+    trace::{Answered, Trace},
 };
 
 /// Payload bytes of an entry.
@@ -27,9 +31,6 @@ const ENTRY_BYTES: usize = 256;
 /// From an answer to the same caller's next call, and after a failure.
 const THINK: f64 = 100e-6;
 const BACK_OFF: f64 = 10e-3;
-/// The width of a bin of the timeline, seconds.
-pub(crate) const BIN: f64 = 0.25;
-
 /// What one run is made of.
 pub(crate) struct Setup<'a> {
     pub(crate) plant: &'a PlantShape,
@@ -38,32 +39,6 @@ pub(crate) struct Setup<'a> {
     pub(crate) sidecars: usize,
     pub(crate) seconds: f64,
     pub(crate) seed: u64,
-}
-
-/// One answered batch.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Answered {
-    /// Virtual seconds.
-    pub(crate) at: f64,
-    pub(crate) rtt: f64,
-    pub(crate) entries: u32,
-    pub(crate) limit: u32,
-}
-
-/// What a run leaves behind.
-#[derive(Debug, Default)]
-pub(crate) struct Trace {
-    pub(crate) answered: Vec<Answered>,
-    /// Caller latencies: when answered, how long, how many entries.
-    pub(crate) callers: Vec<(f64, f64, u32)>,
-    /// Entries answered, by sidecar.
-    pub(crate) by_sidecar: Vec<f64>,
-    /// Entries sent although their caller had left.
-    pub(crate) ghosts: u64,
-    /// Entries that were shed or expired before they were sent.
-    pub(crate) shed: u64,
-    /// Entries answered after their caller's deadline.
-    pub(crate) late: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -82,6 +57,9 @@ enum Event {
     Wake { side: usize },
 }
 
+/// When a caller leaves without an answer, if it does.
+type Leaves = Option<Instant>;
+
 /// A batch on its way. Its place is used again after its answer.
 #[derive(Debug)]
 struct Flying {
@@ -89,14 +67,15 @@ struct Flying {
     sent_at: f64,
     sent: Sent,
     entries: u32,
-    callers: Vec<Held<()>>,
+    callers: Vec<Held<Leaves>>,
     outcome: Outcome,
 }
 
 #[derive(Debug)]
 struct Side {
-    window: Window<()>,
+    window: Window<Leaves>,
     pace: Pace,
+    latency: Latency,
     flow: Flow,
     limiter: Limiter,
     waited: bool,
@@ -128,6 +107,7 @@ pub(crate) fn run(setup: &Setup<'_>, limiter: impl Fn() -> Limiter) -> Trace {
     let side = || Side {
         window: Window::new(settings),
         pace: Pace::default(),
+        latency: Latency::default(),
         flow: Flow::default(),
         limiter: limiter(),
         waited: false,
@@ -203,8 +183,9 @@ impl Sim<'_> {
                 self.gone(side, 1);
                 continue;
             }
+            let leaves = self.leaves(now);
             self.sides[side].window.push(Held {
-                entry: (),
+                entry: leaves,
                 weight: Weight {
                     entries: grain,
                     bytes: grain as usize * ENTRY_BYTES,
@@ -219,14 +200,30 @@ impl Sim<'_> {
         self.drive(side);
     }
 
-    /// What `Queue` asks at the door (src/batch/queue.rs): whether full
-    /// batches, one a spacing, carry the backlog away in time.
+    /// Some callers lose patience before their deadline, wherever they are.
+    fn leaves(&mut self, now: Instant) -> Leaves {
+        let load = self.setup.load;
+        let patience = load.patience_ms?;
+        (self.calls.f64() < load.leave).then(|| {
+            let seconds = self.calls.f64() * patience / 1e3;
+            now + Duration::from_secs_f64(seconds)
+        })
+    }
+
+    /// What `Queue` asks at the door (src/batch/service.rs): whether full
+    /// batches, one a spacing, carry the backlog away in time, and whether
+    /// the answer then still comes before the deadline.
     fn admits(&self, side: usize, deadline_ms: Option<f64>) -> bool {
         let side = &self.sides[side];
         let spacing = side.flow.spacing.unwrap_or_default().as_secs_f64();
         let batches = (side.window.count() / u64::from(self.setup.batch)) as f64;
+        let drain = batches * spacing;
+        let answered = match drain > 0.0 {
+            true => drain + side.latency.latest().as_secs_f64(),
+            false => 0.0,
+        };
         let slack = deadline_ms.map_or(f64::INFINITY, |ms| ms / 1e3);
-        batches * spacing <= slack.min(self.max_wait.as_secs_f64())
+        drain <= self.max_wait.as_secs_f64() && answered <= slack
     }
 
     fn next_call(&mut self, side: usize) {
@@ -272,20 +269,34 @@ impl Sim<'_> {
     fn depart(&mut self, index: usize) {
         let now = self.instant();
         let side = &mut self.sides[index];
-        // In this model a caller leaves at its deadline and never before.
-        let sealed = side.window.seal(now, |()| Caller::Waiting);
-        let expired = sealed.expired.len();
+        let outlook = Outlook {
+            soonest: side.latency.soonest(),
+            latest: side.latency.latest(),
+            idle: side.flow.in_flight == 0,
+        };
+        let caller = |leaves: &Leaves| match leaves.is_some_and(|at| at <= now) {
+            true => Caller::Left,
+            false => Caller::Waiting,
+        };
+        let sealed = side.window.seal_for(now, &outlook, caller, |_| &[]);
+        let fell_out = sealed.expired.len() + sealed.doomed.len() + sealed.cancelled.len();
         if sealed.entries.is_empty() {
             side.limiter.release();
-            return self.gone(index, expired);
+            return self.gone(index, fell_out);
         }
         let waited = std::mem::take(&mut side.waited);
-        let sent = side.limiter.sent(now, sealed.count, waited);
+        let sent = side
+            .limiter
+            .sent(now, sealed.count, waited, side.window.count());
         side.flow.last_sent = Some(now);
         side.flow.in_flight += 1;
         side.pace.started(now);
-        let left = |held: &&Held<()>| held.deadline.is_some_and(|deadline| deadline <= now);
-        self.trace.ghosts += sealed.entries.iter().filter(left).count() as u64;
+        let gone = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        let ghosts = sealed.entries.iter();
+        let ghosts = ghosts.filter(|held| gone(held.deadline) || gone(held.entry));
+        let ghosts: u64 = ghosts.map(|held| u64::from(held.weight.entries)).sum();
+        self.trace.ghosts += ghosts;
+        self.trace.cancelled += sealed.cancelled.len() as u64 * u64::from(self.setup.load.grain);
         let flying = Flying {
             side: index,
             sent_at: self.seconds(),
@@ -299,9 +310,9 @@ impl Sim<'_> {
             self.flying.len() - 1
         });
         self.flying[batch] = Some(flying);
-        let delay = self.plant.delay();
+        let delay = self.plant.delay(self.seconds());
         self.after(delay, Event::Reach { batch });
-        self.gone(index, expired);
+        self.gone(index, fell_out);
     }
 
     /// Groups of callers whose call was not sent: a closed loop tries again.
@@ -340,7 +351,7 @@ impl Sim<'_> {
     }
 
     fn go_home(&mut self, batch: usize) {
-        let delay = self.plant.delay();
+        let delay = self.plant.delay(self.seconds());
         self.after(delay, Event::Answer { batch });
     }
 
@@ -354,6 +365,8 @@ impl Sim<'_> {
         let busy = side.flow.in_flight > 0;
         side.pace.finished(now, flying.entries, busy);
         side.flow.spacing = side.pace.spacing();
+        side.latency
+            .learn(Duration::from_secs_f64(seconds(self.now) - flying.sent_at));
         let succeeded = flying.outcome == Outcome::Success;
         if succeeded {
             self.record(&flying);
@@ -371,7 +384,8 @@ impl Sim<'_> {
         let (at, now) = (self.seconds(), self.instant());
         let mut entries = 0;
         for held in &flying.callers {
-            if held.deadline.is_some_and(|deadline| deadline < now) {
+            let gone = |at: Option<Instant>| at.is_some_and(|at| at < now);
+            if gone(held.deadline) || gone(held.entry) {
                 self.trace.late += u64::from(held.weight.entries);
                 continue;
             }

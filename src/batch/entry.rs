@@ -56,6 +56,10 @@ impl<Req> Load for Batch<Req> {
     fn entries(&self) -> u32 {
         self.entries
     }
+
+    fn backlog(&self) -> u64 {
+        self.backlog
+    }
 }
 
 /// Which requests may share a batch, and what they weigh: the rules a user of

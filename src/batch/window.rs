@@ -404,14 +404,21 @@ fn urgent_at<T>(held: &Held<T>) -> Option<Instant> {
     Some(held.arrived + slack / 4)
 }
 
-/// When the upstream is expected to finish what it has: a little before one
-/// spacing (1/X) after the last batch was sent, so that it never runs dry.
+/// When a partial batch may follow the last one: a little more than one
+/// spacing (1/X) after it, for a partial batch that is sent faster than the
+/// upstream finishes waits there, where nobody can join it. Since sending less
+/// often is finishing less often, the spacing would so grow for ever; but by
+/// Little `in_flight · spacing` is the time to an answer, and a part of that
+/// is the most a window waits for its pace.
 fn paced_at(flow: &Flow) -> Option<Instant> {
-    Some(flow.last_sent? + flow.spacing?.mul_f64(PACE))
+    let part = f64::from(flow.in_flight) / PARTS;
+    Some(flow.last_sent? + flow.spacing?.mul_f64(part.min(PACE)))
 }
 
-/// The part of a spacing after which a partial batch follows the last one.
-const PACE: f64 = 0.9;
+/// The spacings after which a partial batch follows the last one.
+const PACE: f64 = 1.1;
+/// Partial batches in flight up to which they follow each other faster.
+const PARTS: f64 = 3.0;
 
 /// The earlier of two moments; `None` is later than any.
 pub(super) fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {

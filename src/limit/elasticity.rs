@@ -100,6 +100,7 @@ mod tests {
                     entries: 100,
                     in_flight: 1,
                     waited: true,
+                    backlog: 1_000,
                     outcome: Outcome::Success,
                 },
                 None,

@@ -86,6 +86,7 @@ pub struct Sent {
     entries: u32,
     in_flight: u32,
     waited: bool,
+    backlog: u64,
 }
 
 /// The count and its rule.
@@ -132,13 +133,16 @@ impl Limiter {
         admitted
     }
 
-    /// A permit was used: its batch leaves now.
-    pub fn sent(&mut self, now: Instant, entries: u32, waited: bool) -> Sent {
+    /// A permit was used: its batch leaves now. `waited` says whether it had
+    /// to wait for its permit, `backlog` how many entries wait behind it.
+    pub fn sent(&mut self, now: Instant, entries: u32, waited: bool, backlog: u64) -> Sent {
+        self.rule.leaves(entries, backlog);
         Sent {
             at: now,
             entries,
             in_flight: self.in_flight,
             waited,
+            backlog,
         }
     }
 
@@ -151,6 +155,7 @@ impl Limiter {
             entries: sent.entries,
             in_flight: sent.in_flight,
             waited: sent.waited,
+            backlog: sent.backlog,
             outcome,
         });
     }
@@ -222,7 +227,7 @@ mod tests {
                     let limit = limiter.limit();
                     assert!((min..=max).contains(&limit), "{algorithm:?}: {limit}");
                     assert!(limiter.try_admit(), "nothing is in flight");
-                    let sent = limiter.sent(now, 100, true);
+                    let sent = limiter.sent(now, 100, true, 1_000);
                     now += Duration::from_millis(10);
                     limiter.answered(now, sent, outcome);
                 }

@@ -17,6 +17,7 @@ pub(super) struct Meter {
     gaps_squared: f64,
     samples: u32,
     waited: u32,
+    pressed: u32,
     entries: f64,
     /// Latencies that count: how many, their sum in s, their squares in s².
     latencies: f64,
@@ -53,6 +54,7 @@ impl Meter {
         self.last = Some(sample.now);
         self.samples += 1;
         self.waited += u32::from(sample.waited);
+        self.pressed += u32::from(sample.is_pressed());
         self.entries += entries;
         self.work += work;
         let rtt = sample.rtt().as_secs_f64();
@@ -72,6 +74,7 @@ impl Meter {
         self.gaps_squared += other.gaps_squared;
         self.samples += other.samples;
         self.waited += other.waited;
+        self.pressed += other.pressed;
         self.entries += other.entries;
         self.entries_timed += other.entries_timed;
         self.work_timed += other.work_timed;
@@ -103,6 +106,11 @@ impl Meter {
     /// The part of the batches that had to wait for their permit.
     pub(super) fn bound(&self) -> f64 {
         f64::from(self.waited) / f64::from(self.samples.max(1))
+    }
+
+    /// The part of the batches that left entries behind.
+    pub(super) fn pressed(&self) -> f64 {
+        f64::from(self.pressed) / f64::from(self.samples.max(1))
     }
 
     /// X, entries a second; 0 if no time has passed.

@@ -8,13 +8,16 @@
 mod aimd;
 mod elasticity;
 mod estimate;
+mod faults;
 mod fixed;
 mod gradient2;
 mod limiter;
 mod meter;
+mod partial;
 mod permit;
 mod rule;
 mod service;
+mod trim;
 mod unloaded;
 mod vegas;
 

@@ -125,9 +125,12 @@ pub struct Permit {
 
 impl Permit {
     /// The batch leaves now.
-    pub(super) fn sent(&mut self, now: Instant, entries: u32) {
+    pub(super) fn sent(&mut self, now: Instant, entries: u32, backlog: u64) {
         if let Some(shared) = &self.shared {
-            self.sent = Some(shared.lock().limiter.sent(now, entries, self.waited));
+            let mut state = shared.lock();
+            // Who stands in the line for a permit waits behind this one, too.
+            let backlog = backlog.max(state.line.len() as u64);
+            self.sent = Some(state.limiter.sent(now, entries, self.waited, backlog));
         }
     }
 

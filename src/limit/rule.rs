@@ -38,6 +38,9 @@ pub struct Sample {
     pub in_flight: u32,
     /// Whether it had to wait for its permit: the limit was binding.
     pub waited: bool,
+    /// Entries that still waited behind it when it was sent. 0: it took all
+    /// there was, and more in flight would only have made smaller batches.
+    pub backlog: u64,
     /// How it ended.
     pub outcome: Outcome,
 }
@@ -48,6 +51,12 @@ impl Sample {
     pub fn rtt(&self) -> Duration {
         self.now.saturating_duration_since(self.sent)
     }
+
+    /// Whether as much again stood behind it.
+    #[must_use]
+    pub fn is_pressed(&self) -> bool {
+        is_pressing(self.entries, self.backlog)
+    }
 }
 
 /// A rule: samples in, a limit out. Adding an algorithm is adding a file with
@@ -55,6 +64,9 @@ impl Sample {
 pub trait Rule: Send + fmt::Debug {
     /// Learns from a finished batch.
     fn learn(&mut self, sample: &Sample);
+
+    /// A batch leaves now, and this many entries still wait behind it.
+    fn leaves(&mut self, _entries: u32, _backlog: u64) {}
 
     /// The limit, in batches, not yet clamped to the bounds.
     fn limit(&self) -> f64;
@@ -69,6 +81,12 @@ pub trait Rule: Send + fmt::Debug {
     fn slowdown(&self) -> f64 {
         0.0
     }
+}
+
+/// Callers press if at least as much waits behind a batch as is in it: another
+/// one could leave at once. With less, the next does better to go on filling.
+pub(super) fn is_pressing(entries: u32, backlog: u64) -> bool {
+    backlog >= u64::from(entries.max(1))
 }
 
 /// What a rule may not leave, in batches.
@@ -118,6 +136,7 @@ pub(crate) mod tests {
             entries: 100,
             in_flight,
             waited: true,
+            backlog: 1_000,
             outcome,
         }
     }

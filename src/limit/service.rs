@@ -28,6 +28,11 @@ pub trait Load {
     fn entries(&self) -> u32 {
         1
     }
+
+    /// Entries that wait behind it, as far as its sender knows.
+    fn backlog(&self) -> u64 {
+        0
+    }
 }
 
 /// How the limiter reads an answer.
@@ -204,7 +209,7 @@ where
     fn call(&mut self, request: Req) -> Self::Future {
         let permit = self.place.granted.take();
         let mut permit = permit.expect("tower: a service is called after it was ready");
-        permit.sent(clock(), request.entries());
+        permit.sent(clock(), request.entries(), request.backlog());
         Limited {
             answer: self.below.call(request),
             permit: Some(permit),
@@ -258,6 +263,10 @@ mod tests {
     impl Load for One {
         fn entries(&self) -> u32 {
             1
+        }
+
+        fn backlog(&self) -> u64 {
+            10
         }
     }
 

@@ -3,7 +3,10 @@
 //!
 //! `τ(n) = α + β·n`, least squares with forgetting. A sample is admitted only
 //! if the upstream had (almost) nothing else to do, so τ is a mean of clean
-//! latencies and no minimum: one lucky sample cannot poison it.
+//! latencies and no minimum: one lucky sample cannot poison it. But it rises
+//! no further than a little above the lowest line it has had, and that only
+//! leaks: others who share the upstream fill it while we drain, and a τ that
+//! took their queue for its own would ask for more, and so would theirs.
 
 /// What one sample leaves of the memory: about fifty are remembered.
 const KEEP: f64 = 0.98;
@@ -17,6 +20,18 @@ const ENOUGH: f64 = 2.5;
 /// Room for the squared variation of the latency: K of `1 + K·c²`.
 const SCATTER_ROOM: f64 = 5.0;
 
+/// Remembered samples from which on a line may become the lowest.
+const SETTLED: f64 = 8.0;
+/// How far τ may rise above the lowest line it has had.
+const RISE: f64 = 1.25;
+/// A line this much lower becomes the lowest: less is scatter, and the least
+/// of many scattered means is below all of them.
+const DEADBAND: f64 = 1.1;
+/// What a drain leaves of the lowest line: a plant may become slower.
+const RELAX: f64 = 1.01;
+/// Doublings of the batch size, each with its lowest line.
+const BUCKETS: usize = 24;
+
 /// The fitted line, in seconds over entries.
 #[derive(Debug, Default)]
 pub(super) struct Unloaded {
@@ -25,15 +40,40 @@ pub(super) struct Unloaded {
     rtt: f64,
     n_n: f64,
     n_rtt: f64,
-    /// Squared distances of a latency from τ(n), as parts of τ(n).
+    /// Squared distances of one `ln(rtt/τ(n))` from the one before, halved.
+    /// A queue that others keep up lifts both, and is no scatter.
     scatter: f64,
+    level: Option<f64>,
     /// The largest batch remembered, fading with the memory.
     largest: f64,
+    /// The lowest that τ(n) has been at some n, for each doubling of n.
+    lowest: [Option<Lowest>; BUCKETS],
+}
+
+/// The lowest that τ was, at one batch size.
+#[derive(Clone, Copy, Debug)]
+struct Lowest {
+    entries: f64,
+    rtt: f64,
+}
+
+impl Lowest {
+    /// What it allows for n entries: τ(n)/τ(m) is at most n/m, for α ≥ 0.
+    fn at(self, entries: f64) -> f64 {
+        self.rtt * (entries / self.entries).max(1.0)
+    }
+}
+
+fn bucket(entries: f64) -> usize {
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    let bucket = entries.max(1.0).log2() as usize;
+    bucket.min(BUCKETS - 1)
 }
 
 impl Unloaded {
     pub(super) fn learn(&mut self, entries: f64, rtt: f64) {
-        let expected = self.latency(entries).unwrap_or(rtt);
+        // Its own line, not the capped one: the scatter is around that.
+        let expected = self.fitted(entries).unwrap_or(rtt);
         for sum in [
             &mut self.weight,
             &mut self.n,
@@ -47,13 +87,39 @@ impl Unloaded {
         }
         self.weight += 1.0;
         // One outlier is not a spread.
-        let distance = (rtt / expected - 1.0).clamp(-1.0, 1.0);
-        self.scatter += distance * distance;
+        let level = (rtt / expected).ln();
+        let distance = (level - self.level.replace(level).unwrap_or(level)).clamp(-1.0, 1.0);
+        self.scatter += distance * distance / 2.0;
         self.n += entries;
         self.rtt += rtt;
         self.n_n += entries * entries;
         self.n_rtt += entries * rtt;
         self.largest = self.largest.max(entries);
+        if self.weight >= SETTLED {
+            self.keep_lowest(entries);
+        }
+    }
+
+    fn keep_lowest(&mut self, entries: f64) {
+        let Some(rtt) = self.fitted(entries) else {
+            return;
+        };
+        let lowest = &mut self.lowest[bucket(entries)];
+        if lowest.is_none_or(|lowest| rtt * DEADBAND < lowest.at(entries)) {
+            *lowest = Some(Lowest { entries, rtt });
+        }
+    }
+
+    /// What was believed to be a queue is none: all is to be learnt again.
+    pub(super) fn refuted(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Time has passed: what was the least may have become more.
+    pub(super) fn relax(&mut self) {
+        for lowest in self.lowest.iter_mut().flatten() {
+            lowest.rtt *= RELAX;
+        }
     }
 
     /// Whether it has hardly seen anything yet.
@@ -79,6 +145,12 @@ impl Unloaded {
 
     /// τ(n) in seconds; `None` before the first clean sample.
     pub(super) fn latency(&self, entries: f64) -> Option<f64> {
+        let fitted = self.fitted(entries)?;
+        let lowest = self.lowest[bucket(entries)].map(|lowest| lowest.at(entries));
+        Some(lowest.map_or(fitted, |lowest| fitted.min(RISE * lowest)))
+    }
+
+    fn fitted(&self, entries: f64) -> Option<f64> {
         if self.weight == 0.0 {
             return None;
         }

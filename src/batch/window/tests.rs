@@ -69,14 +69,30 @@ fn a_partial_window_is_paced_to_the_upstream() {
     let mut window = Window::new(settings(100, 1000));
     window.push(held(1, now));
     let flow = Flow {
+        in_flight: 4,
         spacing: Some(ms(1)),
         ..busy(now)
     };
+    // No faster than the upstream finishes.
     assert_eq!(
         window.due(now, &flow),
-        Due::At(now + Duration::from_micros(900))
+        Due::At(now + Duration::from_micros(1_100))
     );
-    assert_eq!(window.due(now + ms(1), &flow), Due::Now(ClosedBy::Ready));
+    assert_eq!(window.due(now + ms(2), &flow), Due::Now(ClosedBy::Ready));
+}
+
+#[test]
+fn a_pace_that_paces_itself_costs_no_more_than_a_part_of_the_time_to_an_answer() {
+    let now = Instant::now();
+    let mut window = Window::new(settings(100, 1000));
+    window.push(held(1, now));
+    // One in flight each 3 ms: what we send is what we see finished.
+    let flow = Flow {
+        in_flight: 1,
+        spacing: Some(ms(3)),
+        ..busy(now)
+    };
+    assert_eq!(window.due(now, &flow), Due::At(now + ms(1)));
 }
 
 #[test]

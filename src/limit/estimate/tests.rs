@@ -55,7 +55,7 @@ fn saturate(plant: &Plant, seconds: u64) -> Run {
             free_at = begins + plant.service;
             answers.push(Reverse((free_at + plant.delay / 2, sent.len())));
             // Somebody always waits: the limit is binding.
-            sent.push((limiter.sent(now, 100, true), now));
+            sent.push((limiter.sent(now, 100, true, 1_000), now));
         }
         let Reverse((at, index)) = answers.pop().expect("at least one is in flight");
         now = at;
@@ -118,6 +118,7 @@ fn a_rule_that_nobody_presses_stays_where_it_is() {
             entries: 1,
             in_flight: 1,
             waited: false,
+            backlog: 0,
             outcome: Outcome::Success,
         });
     }
@@ -172,6 +173,7 @@ fn a_stall_of_the_whole_upstream_leaves_the_limit() {
         entries: 100,
         in_flight: 2,
         waited: false,
+        backlog: 0,
         outcome: Outcome::Success,
     };
     for n in 0..50 {
@@ -197,6 +199,7 @@ fn the_limit_keeps_its_bounds() {
                 entries: 100,
                 in_flight: max,
                 waited: true,
+                backlog: 1_000,
                 outcome: if n % 3 == 0 {
                     Outcome::Exhausted
                 } else {
@@ -210,4 +213,185 @@ fn the_limit_keeps_its_bounds() {
             );
         }
     }
+}
+
+/// A batch of 100 behind which a thousand wait, sent when `in_flight` are.
+fn pressed(sent: Instant, rtt: Duration, in_flight: u32) -> Sample {
+    Sample {
+        sent,
+        now: sent + rtt,
+        entries: 100,
+        in_flight,
+        waited: true,
+        backlog: 1_000,
+        outcome: Outcome::Success,
+    }
+}
+
+const MS: Duration = Duration::from_millis(1);
+
+/// A rule that has run over the distant plant for some seconds, and when.
+fn settled() -> (Little, Instant) {
+    let run = saturate_rule(&Plant::distant(), Little::new(1, 256), 10);
+    (run.0, run.1)
+}
+
+/// As `saturate`, with the rule in hand and nobody counting.
+fn saturate_rule(plant: &Plant, mut rule: Little, seconds: u64) -> (Little, Instant) {
+    let start = Instant::now();
+    let end = start + Duration::from_secs(seconds);
+    let (mut now, mut free_at) = (start, start);
+    let mut answers: BinaryHeap<Reverse<(Instant, Instant, u32)>> = BinaryHeap::new();
+    while now < end {
+        while (answers.len() as f64) < rule.limit().floor() {
+            let begins = (now + plant.delay / 2).max(free_at);
+            free_at = begins + plant.service;
+            let in_flight = u32::try_from(answers.len() + 1).expect("hundreds at most");
+            rule.leaves(100, 1_000);
+            answers.push(Reverse((free_at + plant.delay / 2, now, in_flight)));
+        }
+        let Reverse((at, sent, in_flight)) = answers.pop().expect("at least one is in flight");
+        now = at;
+        rule.learn(&pressed(sent, at - sent, in_flight));
+    }
+    (rule, now)
+}
+
+#[test]
+fn start_doubles_a_round_until_the_throughput_is_flat() {
+    let mut little = Little::new(1, 256);
+    little.leaves(100, 1_000);
+    let (mut seen, mut now) = (vec![little.limit()], Instant::now());
+    // However many are in flight, each takes 10 ms: the throughput doubles.
+    while little.limit() < 64.0 {
+        let round = now;
+        for n in 0..2 * little.limit() as u32 + 4 {
+            let step = 10 * MS / little.limit() as u32;
+            little.learn(&pressed(round + step * n, 10 * MS, 1));
+        }
+        now = round + 40 * MS;
+        if seen.last() != Some(&little.limit()) {
+            seen.push(little.limit());
+        }
+        assert!(seen.len() < 20, "{seen:?}");
+    }
+    assert_eq!(seen, [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0]);
+}
+
+#[test]
+fn steady_looks_above_the_limit_and_never_below_it() {
+    let (little, _) = settled();
+    let (low, high) = little.dither();
+    assert!(low + 1.0 > little.centre && high > low, "{low} {high}");
+    assert_eq!(HIGH.iter().filter(|high| **high).count(), 2);
+}
+
+#[test]
+fn app_limited_keeps_what_was_found_under_load() {
+    let (mut little, mut now) = settled();
+    let (centre, theta) = (little.centre, little.trim.theta());
+    for _ in 0..500 {
+        now += 3 * MS;
+        little.leaves(10, 0);
+        little.learn(&Sample {
+            entries: 10,
+            backlog: 0,
+            waited: false,
+            ..pressed(now, 5 * MS, 1)
+        });
+    }
+    assert!((little.centre - centre).abs() < f64::EPSILON);
+    assert!((little.trim.theta() - theta).abs() < f64::EPSILON);
+}
+
+#[test]
+fn app_limited_batches_do_not_queue_in_a_serial_upstream() {
+    let mut little = Little::new(1, 256);
+    let (mut now, service) = (Instant::now(), 3 * MS);
+    // Whatever is in flight is worked off one by one, and nobody presses.
+    for _ in 0..2_000 {
+        little.leaves(10, 0);
+        let in_flight = little.limit() as u32;
+        now += service;
+        little.learn(&Sample {
+            entries: 10,
+            backlog: 0,
+            ..pressed(now, service * in_flight, in_flight)
+        });
+    }
+    assert_eq!(little.limit() as u32, 1);
+}
+
+#[test]
+fn guard_halves_what_a_sudden_queue_makes_too_much() {
+    let (mut little, now) = settled();
+    for n in 0..1_000 {
+        let before = little.centre;
+        little.learn(&pressed(now + n * MS, 60 * MS, 20));
+        if matches!(little.stage, Stage::Start { .. }) {
+            assert!((little.centre - before / 2.0).abs() < 1e-9);
+            return;
+        }
+    }
+    panic!("{} at W = {}", little.centre, little.slowdown);
+}
+
+#[test]
+fn drain_sends_less_to_see_the_unloaded_latency_and_refuses_nothing() {
+    let (mut little, now) = settled();
+    little.enter(Stage::Drain { clean: 0 });
+    let drained = little.limit();
+    assert!((1.0..little.bdp).contains(&drained), "{drained}");
+    for n in 0..DRAIN_SAMPLES {
+        little.learn(&pressed(now + n * MS, 5 * MS, 1));
+    }
+    assert!(matches!(little.stage, Stage::Steady { .. }));
+}
+
+#[test]
+fn errors_cut_once_a_round_trip_and_a_single_one_does_not() {
+    let (mut little, now) = settled();
+    let before = little.centre;
+    let refused = |after: Duration| Sample {
+        outcome: Outcome::Exhausted,
+        ..pressed(now + after, MS, 9)
+    };
+    little.learn(&refused(MS));
+    assert!((little.centre - before).abs() < f64::EPSILON);
+    little.learn(&refused(2 * MS));
+    assert!((little.centre - before * CUT).abs() < 1e-9);
+}
+
+#[test]
+fn late_replies_never_enter_the_unloaded_latency() {
+    let (mut little, now) = settled();
+    let before = little.unloaded.latency(100.0);
+    little.learn(&Sample {
+        outcome: Outcome::TimedOut,
+        ..pressed(now, Duration::from_secs(10), 1)
+    });
+    assert_eq!(little.unloaded.latency(100.0), before);
+}
+
+#[test]
+fn idle_keeps_what_is_known_and_gives_up_what_a_burst_had_reached() {
+    let (mut little, now) = settled();
+    let (theta, tau) = (little.trim.theta(), little.unloaded.latency(100.0));
+    little.start_from(200.0);
+    little.learn(&pressed(now + Duration::from_secs(11), 5 * MS, 20));
+    assert!(little.centre <= little.target(), "{}", little.centre);
+    assert!((little.trim.theta() - theta).abs() < f64::EPSILON);
+    assert_eq!(little.unloaded.latency(100.0), tau);
+}
+
+#[test]
+fn a_way_that_has_become_longer_is_no_queue() {
+    let (little, _) = settled();
+    let far = Plant {
+        delay: Duration::from_millis(28),
+        ..Plant::distant()
+    };
+    let (little, _) = saturate_rule(&far, little, 20);
+    // 28.5 ms at one batch each 0.5 ms.
+    assert!(little.centre > 45.0, "{}", little.centre);
 }
