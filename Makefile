@@ -46,6 +46,11 @@ bench: setup-bench
 bench-limiter: setup-build
 	cargo bench --locked $(CORE) --bench limiter -- $(BENCH_ARGS)
 
+##: chaos        kills and cuts in a cluster of real processes (FERRY_CHAOS_ROUNDS=N, FERRY_CHAOS_SEED=N)
+.PHONY: chaos
+chaos: setup-build
+	cargo test $(CARGO_FLAGS) --test main kills_and_cuts -- --ignored --nocapture
+
 ##: lint         formatting, clippy, shell, container, YAML and unit files
 .PHONY: lint
 lint: lint-rust lint-files

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use ferry::policy::{Policy, Upstream};
+use ferry::policy::{NodeFile, Policy, Upstream};
 
 /// The block under `policy.yaml: |` of the ConfigMap, without its indentation.
 fn sidecar_policy() -> String {
@@ -27,4 +27,26 @@ fn the_policy_of_the_kubernetes_sidecar_is_one_that_ferry_accepts() {
         "a sidecar without a volume keeps no sessions itself"
     );
     assert_eq!(policy.methods.len(), 1);
+}
+
+#[test]
+fn the_cluster_that_ships_is_three_nodes_that_name_each_other_and_a_policy_in_front() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let policy = Policy::read(&root.join("policies/cluster.yaml"))
+        .unwrap_or_else(|faults| panic!("{faults}"));
+    let Upstream::Remote { endpoints, .. } = policy.upstream else {
+        panic!("the sidecar keeps no sessions itself");
+    };
+    for number in 1..=3_u64 {
+        let path = root.join(format!("deploy/cluster/node{number}.yaml"));
+        let node = NodeFile::read(&path).unwrap_or_else(|faults| panic!("{faults}"));
+        assert_eq!(node.node, number);
+        assert_eq!(node.members.len(), 3);
+        assert_eq!(node.members[&number], node.peer.to_string());
+        let called = format!("http://{}/", node.listen);
+        assert!(
+            endpoints.iter().any(|at| at.to_string() == called),
+            "{called}"
+        );
+    }
 }

@@ -6,6 +6,7 @@
 
 mod bad_input;
 mod cancellation;
+mod cluster;
 mod command_line;
 mod connection;
 mod crash;

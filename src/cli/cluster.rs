@@ -65,17 +65,20 @@ enum Command {
     /// Make a learner a voter, once it has caught up
     Promote {
         /// Its number
-        node: u64,
+        #[arg(value_name = "NODE")]
+        number: u64,
     },
     /// Take a node out
     Remove {
         /// Its number
-        node: u64,
+        #[arg(value_name = "NODE")]
+        number: u64,
     },
     /// Make a voter the leader
     Transfer {
         /// Its number
-        node: u64,
+        #[arg(value_name = "NODE")]
+        number: u64,
     },
 }
 
@@ -93,17 +96,17 @@ impl Cluster {
                     "node {node} is a learner now; `ferry cluster promote {node}` makes it a voter"
                 );
             }
-            Command::Promote { node } => {
+            Command::Promote { number: node } => {
                 let request = PromoteRequest { node: *node };
                 client.promote(request).await.map_err(refused)?;
                 println!("node {node} is a voter now");
             }
-            Command::Remove { node } => {
+            Command::Remove { number: node } => {
                 let request = RemoveRequest { node: *node };
                 client.remove(request).await.map_err(refused)?;
                 println!("node {node} is no member any more; stop it and empty its directory");
             }
-            Command::Transfer { node } => {
+            Command::Transfer { number: node } => {
                 let request = TransferRequest { node: *node };
                 client.transfer(request).await.map_err(refused)?;
                 println!("node {node} leads now");

@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use openraft::{Config, SnapshotPolicy};
 
-/// After how many log entries it is asked whether a snapshot is due.
+/// After how many log entries, at most, it is asked whether a snapshot is due.
 const SNAPSHOT_CHECK_ENTRIES: u64 = 10_000;
+/// It is asked sooner where less log than this, in bytes, for each of those
+/// entries makes one due.
+const ENTRY_BYTES: u64 = 1 << 10;
 /// Log entries that stay behind a snapshot, for readers that are a little late.
 const KEEP_ENTRIES: u64 = 1_000;
 
@@ -32,8 +35,9 @@ impl Default for Clock {
 }
 
 impl Clock {
-    /// What openraft is told.
-    pub(super) fn config(&self) -> Config {
+    /// What openraft is told, where `log_bytes_max` bytes of log make a snapshot
+    /// due.
+    pub(super) fn config(&self, log_bytes_max: u64) -> Config {
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         Config {
             cluster_name: "ferry".into(),
@@ -46,7 +50,9 @@ impl Clock {
             // A peer that is down is asked again about as often as it would be
             // sent a heartbeat, and soon after it is back it is a follower.
             backoff: format!("{}ms", millis(self.heartbeat * 2)),
-            snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_CHECK_ENTRIES),
+            snapshot_policy: SnapshotPolicy::LogsSinceLast(
+                (log_bytes_max / ENTRY_BYTES).clamp(1, SNAPSHOT_CHECK_ENTRIES),
+            ),
             max_in_snapshot_log_to_keep: KEEP_ENTRIES,
             ..Config::default()
         }

@@ -300,7 +300,7 @@ async fn start(
         settings.log_bytes_max,
     );
     let (machine, machine_gone) = started.map_err(|source| settings.store_error(source))?;
-    let config = settings.clock.config().validate();
+    let config = settings.clock.config(settings.log_bytes_max).validate();
     let config = Arc::new(config.map_err(|error| settings.raft_error(&error))?);
     let node = settings.identity.node;
     let raft = match &settings.peers {

@@ -94,7 +94,7 @@ impl Member {
         } = settings;
         let data_dir = groups.data_dir.clone();
         let badge = open_badge(&groups)?;
-        let peers = Peers::new(Arc::clone(&badge), tls.as_ref(), groups.clock)?;
+        let peers = Peers::new(Arc::clone(&badge), tls.as_ref(), groups.clock, peer)?;
         let listener = listen(peer)?;
         let address = listener.local_addr().unwrap_or(peer);
         let mut server = server(groups.clock);

@@ -4,7 +4,9 @@
 pub(crate) mod admin;
 pub(crate) mod client;
 pub(crate) mod etcd;
+pub(crate) mod faults;
 pub(crate) mod load;
+pub(crate) mod nodes;
 pub(crate) mod served;
 pub(crate) mod slow;
 pub(crate) mod upstream;

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     fmt,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -44,6 +45,9 @@ struct Shared {
     badge: Arc<Badge>,
     tls: Option<ClientTlsConfig>,
     clock: Clock,
+    /// Where this node listens, and so calls from: a firewall between the nodes
+    /// can tell who calls. `None` where it listens everywhere.
+    own: Option<IpAddr>,
     channels: Mutex<HashMap<(String, Use), Channel>>,
     told: Mutex<HashMap<String, String>>,
 }
@@ -59,9 +63,11 @@ impl Peers {
         badge: Arc<Badge>,
         tls: Option<&PeerTls>,
         clock: Clock,
+        listens: SocketAddr,
     ) -> Result<Self, TlsError> {
         Ok(Self(Arc::new(Shared {
             badge,
+            own: Some(listens.ip()).filter(|ip| !ip.is_unspecified()),
             tls: tls.map(PeerTls::client).transpose()?,
             clock,
             channels: Mutex::default(),
@@ -113,6 +119,7 @@ impl Peers {
             .map_err(unusable)?
             .connect_timeout(clock.election_min)
             .tcp_nodelay(true)
+            .local_address(self.0.own)
             // A peer that vanished without a word is noticed in about the time
             // in which its silence would start an election.
             .http2_keep_alive_interval(clock.election_min / 2)
