@@ -51,6 +51,16 @@ bench-limiter: setup-build
 chaos: setup-build
 	cargo test $(CARGO_FLAGS) --test main kills_and_cuts -- --ignored --nocapture
 
+##: bench-fixed  the limit that finds itself against fixed ones, and a caller alone
+.PHONY: bench-fixed
+bench-fixed: setup-build
+	cargo bench --locked --bench fixed -- $(BENCH_ARGS)
+
+##: bench-batch-layer  what an entry costs in BatchLayer, beside channels and other crates
+.PHONY: bench-batch-layer
+bench-batch-layer: setup-build
+	cargo bench --locked $(CORE) --bench batch_layer -- $(BENCH_ARGS)
+
 ##: lint         formatting, clippy, shell, container, YAML and unit files
 .PHONY: lint
 lint: lint-rust lint-files
