@@ -5,6 +5,7 @@ use http::HeaderMap;
 use tonic::Code;
 
 use crate::support::{
+    admin,
     client::{CREATE, Call, Line, batch_form, grpc, old_form, with},
     served::Served,
     upstream::{Seen, Upstream},
@@ -237,4 +238,52 @@ async fn a_batch_is_bounded_in_entries_and_bytes_and_what_is_larger_goes_alone()
     }
     let sizes: Vec<_> = upstream.batches().iter().map(|b| b.clients.len()).collect();
     assert_eq!(sizes, [1, 500, 500, 101, 1, 1, 1]);
+}
+
+#[tokio::test]
+async fn partitions_are_bounded_in_number_and_past_the_bound_an_entry_goes_alone() {
+    let upstream = Upstream::holding().await;
+    let (from, to) = ("queue: {", "queue: {max_partitions: 2, ");
+    let served = Served::before_with(upstream.address, from, to).await;
+    let line = served.line().await;
+    let mut calls = vec![line.send(grpc(CREATE), old_form("first", b"s")).await];
+    upstream.until_batches(1).await;
+    for (n, token) in ["a", "b", "c", "c", "d", "a", "b"].into_iter().enumerate() {
+        let body = old_form(&format!("{token}-{n}"), b"s");
+        calls.push(line.send(with(CREATE, &[("token", token)]), body).await);
+    }
+    served.until_queued(7).await;
+    upstream.answer_all();
+    for call in calls {
+        acknowledged(call).await;
+    }
+    let batches = upstream.batches();
+    let mut clients: Vec<_> = batches.iter().map(|batch| &batch.clients[1..]).collect();
+    clients.sort();
+    // The window of `first` is one of the two until another one needs its place.
+    let lone: [&[String]; 4] = [&[], &[], &[], &[]];
+    assert_eq!(clients[..4], lone, "{batches:?}");
+    assert_eq!(batches.len(), 6);
+    for batch in &batches[1..] {
+        assert_eq!(value(&batch.headers, "token"), &batch.clients[0][..1]);
+    }
+    let alone = admin::metric(served.admin(), "ferry_entries_alone_total", "partitions").await;
+    assert_eq!(alone, 3.0);
+
+    // They have all left: there is room for new ones.
+    let together = gathered_by(&served, &["c", "c"]).await;
+    assert_eq!(together, 0.0, "entries that went alone");
+}
+
+/// How many more entries went alone when these tokens were used.
+async fn gathered_by(served: &Served, tokens: &[&str]) -> f64 {
+    let counted =
+        async || admin::metric(served.admin(), "ferry_entries_alone_total", "partitions").await;
+    let before = counted().await;
+    let line = served.line().await;
+    for token in tokens {
+        let request = with(CREATE, &[("token", *token)]);
+        acknowledged(line.send(request, old_form("x", b"s")).await).await;
+    }
+    counted().await - before
 }

@@ -22,13 +22,12 @@ use crate::{
     support::{
         admin,
         client::{CREATE, Line, grpc, old_form},
-        served::{Served, one_at_a_time, policy_file},
+        served::{ANY, Served, one_at_a_time, policy_file},
         until,
         upstream::Upstream,
     },
 };
 
-const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 /// Reloads of one test, every other one broken.
 const RELOADS: u64 = 100;
 /// Callers that never stop calling meanwhile.

@@ -1,6 +1,7 @@
 //! Which calls may share a batch, and what is counted of them.
 
 use std::{
+    num::NonZeroU32,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -8,7 +9,9 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    batch::{Answering, Coalesce, QueueSettings, Sealing, ShedReason, Weight, WindowSettings},
+    batch::{
+        Answering, Coalesce, Crowd, QueueSettings, Sealing, ShedReason, Weight, WindowSettings,
+    },
     telemetry::MethodMetrics,
     upstream::Call,
 };
@@ -23,6 +26,8 @@ pub struct Partition {
     identity: Bytes,
     /// The message's top-level fields other than its entries.
     other: Bytes,
+    /// Stands for all partitions past the bound, whose entries go alone.
+    beyond: bool,
 }
 
 /// What the windows know of a batched method.
@@ -36,6 +41,8 @@ pub struct MethodRules {
     pub distinct: bool,
     /// How long its batches may take.
     pub timeout: Duration,
+    /// Most partitions that may wait at once.
+    pub max_partitions: usize,
     /// Where its entries are counted.
     pub metrics: Arc<MethodMetrics>,
 }
@@ -54,6 +61,7 @@ impl Coalesce<Call> for CallRules {
             group: call.group,
             identity: identity.map_or_else(Bytes::new, |identity| identity.key.clone()),
             other: call.piece.partition().clone(),
+            beyond: false,
         }
     }
 
@@ -76,7 +84,33 @@ impl Coalesce<Call> for CallRules {
     }
 
     fn window(&self, partition: &Partition) -> WindowSettings {
-        self.0[partition.method].window
+        let window = self.0[partition.method].window;
+        match partition.beyond {
+            true => WindowSettings {
+                max_entries: NonZeroU32::MIN,
+                ..window
+            },
+            false => window,
+        }
+    }
+
+    fn crowd(&self, partition: &Partition) -> Option<Crowd<Partition>> {
+        Some(Crowd {
+            kind: partition.method,
+            most: self.0[partition.method].max_partitions,
+            beyond: Partition {
+                method: partition.method,
+                group: partition.group,
+                identity: Bytes::new(),
+                other: Bytes::new(),
+                beyond: true,
+            },
+        })
+    }
+
+    fn crowded(&self, partition: &Partition, entries: u32) {
+        let metrics = &self.0[partition.method].metrics;
+        metrics.on_alone("partitions", entries);
     }
 
     fn queue(&self, partition: &Partition) -> QueueSettings {

@@ -8,7 +8,7 @@ use std::{
 
 use tower::Service;
 
-use super::{ClosedBy, QueueSettings, ShedReason, Split, Weight, WindowSettings};
+use super::{ClosedBy, Crowd, QueueSettings, ShedReason, Split, Weight, WindowSettings};
 use crate::{limit::Load, reply::Reply};
 
 /// A request and the way back to its caller.
@@ -105,6 +105,15 @@ pub trait Coalesce<Req>: Send + Sync + 'static {
     fn timeout(&self, _partition: &Self::Partition) -> Option<Duration> {
         None
     }
+
+    /// What bounds the number of partitions like this one; `None` where their
+    /// number is bounded by itself.
+    fn crowd(&self, _partition: &Self::Partition) -> Option<Crowd<Self::Partition>> {
+        None
+    }
+
+    /// Told when an entry goes alone because there are too many partitions.
+    fn crowded(&self, _partition: &Self::Partition, _entries: u32) {}
 
     /// Told when an entry is refused for load.
     fn shed(&self, _partition: &Self::Partition, _entries: u32, _reason: ShedReason) {}

@@ -7,7 +7,6 @@
 //! departure signal, and the window is sealed at that moment.
 
 use std::{
-    collections::HashMap,
     future::{pending, poll_fn},
     sync::Arc,
     time::Instant,
@@ -21,16 +20,13 @@ use super::{
     flight::{Finished, Flight, Report, clock, unzip},
     latency::{Latency, Outlook},
     pace::Pace,
+    partitions::Partitions,
     queue::Queue,
-    window::{Caller, ClosedBy, Due, Flow, Window, earlier},
+    window::{Caller, ClosedBy, Due, Flow, earlier},
 };
 
 type EntryOf<Req, C, S> =
     Entry<Req, <C as Coalesce<Req>>::Partition, PartOf<S, Req>, <S as Service<Batch<Req>>>::Error>;
-
-/// Empty windows kept for partitions that may come back; past it they are
-/// collected, since partitions come and go with their callers.
-const IDLE_WINDOWS: usize = 256;
 
 pub(super) struct Worker<Req, C, S>
 where
@@ -44,7 +40,7 @@ where
     intake: mpsc::UnboundedReceiver<Held<EntryOf<Req, C, S>>>,
     /// Entries taken from the channel since the start, by weight.
     seen: u64,
-    windows: HashMap<C::Partition, Window<EntryOf<Req, C, S>>>,
+    windows: Partitions<C::Partition, EntryOf<Req, C, S>>,
     finished: mpsc::UnboundedReceiver<Finished>,
     report: mpsc::UnboundedSender<Finished>,
     flow: Flow,
@@ -84,7 +80,7 @@ where
             queue,
             intake,
             seen: 0,
-            windows: HashMap::new(),
+            windows: Partitions::default(),
             finished,
             report,
             flow: Flow::default(),
@@ -131,11 +127,13 @@ where
         let mut oldest_due: Option<(Instant, C::Partition, ClosedBy)> = None;
         let mut wake: Option<Instant> = None;
         let mut room = None;
-        for (partition, window) in &mut self.windows {
+        let mut taken = false;
+        for (partition, window) in self.windows.iter_mut() {
             let max_wait = self.rules.queue(partition).max_wait;
             let (count, bytes) = (window.count(), window.bytes());
             let overdue = window.overdue(now, max_wait);
             if !overdue.is_empty() {
+                taken = true;
                 let shed = count - window.count();
                 self.queue.left(shed, bytes - window.bytes());
                 let full = Weight::full(self.rules.window(partition));
@@ -168,6 +166,9 @@ where
             }
             wake = Some(wake.map_or(look_again, |wake| wake.min(look_again)));
         }
+        if taken {
+            self.windows.taken();
+        }
         Next {
             due: oldest_due.map(|(_, partition, closed_by)| (partition, closed_by)),
             wake,
@@ -193,17 +194,23 @@ where
         }
     }
 
-    fn join(&mut self, held: Held<EntryOf<Req, C, S>>) {
-        if let Some(window) = self.windows.get_mut(&held.entry.partition) {
+    fn join(&mut self, mut held: Held<EntryOf<Req, C, S>>) {
+        if let Some(window) = self.windows.window_mut(&held.entry.partition) {
             return window.push(held);
         }
-        if self.windows.len() >= IDLE_WINDOWS {
-            self.windows.retain(|_, window| !window.is_empty());
+        let rules = &self.rules;
+        let (owner, is_beyond) = self.windows.open(
+            held.entry.partition.clone(),
+            |partition| rules.crowd(partition),
+            |partition| rules.window(partition),
+        );
+        if is_beyond {
+            let entries = held.weight.entries;
+            rules.crowded(&held.entry.partition, entries);
+            held.entry.partition = owner.clone();
         }
-        let partition = held.entry.partition.clone();
-        let mut window = Window::new(self.rules.window(&partition));
-        window.push(held);
-        self.windows.insert(partition, window);
+        let window = self.windows.window_mut(&owner);
+        window.expect("it was just opened").push(held);
     }
 
     /// The permit is granted: seal at this last moment and send.
@@ -211,7 +218,7 @@ where
         // Whoever stands at the door still catches this batch.
         self.take_arrivals();
         let now = clock();
-        let window = self.windows.get_mut(partition);
+        let window = self.windows.window_mut(partition);
         let window = window.expect("a window that is due is kept until it is sealed");
         let (count, bytes) = (window.count(), window.bytes());
         let outlook = Outlook {
@@ -231,6 +238,7 @@ where
         );
         self.queue
             .left(count - window.count(), bytes - window.bytes());
+        self.windows.taken();
 
         let arrivals: Vec<Instant> = sealed.entries.iter().map(|held| held.arrived).collect();
         let weights = sealed.entries.iter().map(|held| held.weight.entries);
@@ -320,7 +328,7 @@ where
     /// The service below is broken for good (tower: an error of `poll_ready`
     /// is final): everything that waits hears so, at once.
     fn fail(&mut self, error: &S::Error) {
-        for window in self.windows.values_mut() {
+        for (_, window) in self.windows.iter_mut() {
             self.queue.left(window.count(), window.bytes());
             for entry in window.clear() {
                 entry.reply.send(Err(BatchError::Upstream(error.clone())));

@@ -19,6 +19,9 @@ const WAIT_BOUNDS: (Duration, Duration) = (Duration::from_millis(1), Duration::f
 const QUEUE_BYTES: u64 = 64 << 20;
 /// What gRPC servers accept unless told otherwise.
 const MESSAGE_BYTES: u64 = 4 << 20;
+/// Each is looked at whenever the worker wakes.
+const PARTITIONS: u64 = 1_024;
+const PARTITIONS_BOUND: u64 = 65_536;
 const ENTRIES_BOUND: u64 = 100_000;
 const WINDOW_BYTES_BOUNDS: (u64, u64) = (1 << 10, 256 << 20);
 const QUEUE_BYTES_BOUNDS: (u64, u64) = (1 << 10, 64 << 30);
@@ -144,6 +147,13 @@ pub(super) fn bytes(
         }
     }
     usize::try_from(value).unwrap_or(usize::MAX)
+}
+
+/// Most partitions of a method that may wait at once.
+pub(super) fn partitions(path: &str, file: &QueueFile, found: &mut Found) -> usize {
+    let path = format!("{path}.queue.max_partitions");
+    let most = count(file.max_partitions.as_ref(), &path, PARTITIONS_BOUND, found);
+    usize::try_from(most.unwrap_or(PARTITIONS)).unwrap_or(usize::MAX)
 }
 
 /// The most bytes that one call's message may have.

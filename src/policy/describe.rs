@@ -184,7 +184,11 @@ fn describe_method(text: &mut String, policy: &Policy, method: &Method) {
     line(
         text,
         "  queue",
-        &format!("at most {bytes}; an entry waits {wait} at most, then it is shed"),
+        &format!(
+            "at most {bytes} and {} partitions, past which calls go alone; an entry waits {wait} \
+             at most, then it is shed",
+            method.max_partitions
+        ),
     );
 }
 

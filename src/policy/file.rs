@@ -103,4 +103,5 @@ pub(super) struct WindowFile {
 pub(super) struct QueueFile {
     pub(super) max_wait: Option<At<Duration>>,
     pub(super) max_bytes: Option<At<u64>>,
+    pub(super) max_partitions: Option<At<u64>>,
 }

@@ -56,6 +56,7 @@ fn check(
     found: &mut Found,
 ) -> Option<Method> {
     let (window, queue) = bounds::window_and_queue(&file.path, &file.window, &file.queue, found);
+    let max_partitions = bounds::partitions(&file.path, &file.queue, found);
     let max_message_bytes = bounds::message(&file.path, file.max_message_bytes.as_ref(), found);
     let selector = &file.selector;
     let method = match descriptors.method(&selector.value) {
@@ -101,6 +102,7 @@ fn check(
         plan: Arc::new(plan(&file, &method, &form, (descriptors, embedded), found)?),
         window,
         queue,
+        max_partitions,
         max_message_bytes,
     })
 }

@@ -91,7 +91,7 @@ const WINDOW: Keys = Keys {
     later: &[],
 };
 const QUEUE: Keys = Keys {
-    known: &["max_wait", "max_bytes"],
+    known: &["max_wait", "max_bytes", "max_partitions"],
     later: &[],
 };
 
@@ -299,6 +299,7 @@ fn method(node: &Node, path: &str, found: &mut Found) -> Option<MethodFile> {
             .map(|queue| QueueFile {
                 max_wait: queue.duration("max_wait", found),
                 max_bytes: queue.size("max_bytes", found),
+                max_partitions: queue.count("max_partitions", found),
             })
             .unwrap_or_default(),
         selector: selector.and_then(|()| method.text("selector", found))?,

@@ -150,6 +150,8 @@ pub struct Method {
     pub window: WindowSettings,
     /// Bounds of what waits for them.
     pub queue: QueueSettings,
+    /// Most partitions of it that may wait at once; past it calls go alone.
+    pub max_partitions: usize,
     /// Most bytes that one call's message may have, decompressed.
     pub max_message_bytes: usize,
 }

@@ -199,6 +199,7 @@ pub(super) fn call_rules(policy: &Policy, counted: &[Arc<MethodMetrics>]) -> Cal
             queue: method.queue,
             distinct: method.plan.keys() == KeyUse::Distinct,
             timeout: policy.batch_timeout,
+            max_partitions: method.max_partitions,
             metrics: Arc::clone(metrics),
         });
     CallRules(rules.collect())

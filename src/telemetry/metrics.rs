@@ -21,6 +21,7 @@ use crate::{
 pub struct MethodMetrics {
     entries: IntCounterVec,
     shed: IntCounterVec,
+    alone: IntCounterVec,
     cancelled: IntCounter,
     expired: IntCounter,
     ghosts: IntCounter,
@@ -107,6 +108,11 @@ impl Metrics {
             committed: entries.with_label_values(&["committed"]),
             entries,
             shed,
+            alone: vec(
+                names::ENTRIES_ALONE,
+                "Entries that could share no batch and went alone, by reason.",
+                "reason",
+            )?,
             cancelled: cancelled.with_label_values(&["left"]),
             expired: cancelled.with_label_values(&["expired"]),
             ghosts: counter(
@@ -225,6 +231,12 @@ impl MethodMetrics {
     pub fn on_shed(&self, entries: u32, reason: ShedReason) {
         let shed = self.shed.with_label_values(&[reason.name()]);
         shed.inc_by(u64::from(entries));
+    }
+
+    /// Entries go alone, for a reason.
+    pub fn on_alone(&self, reason: &str, entries: u32) {
+        let alone = self.alone.with_label_values(&[reason]);
+        alone.inc_by(u64::from(entries));
     }
 
     /// A window was sealed.

@@ -7,6 +7,8 @@ pub const ENTRIES: &str = "ferry_entries_total";
 pub const ENTRIES_SHED: &str = "ferry_entries_shed_total";
 /// Entries dropped before proposal because the caller left or its deadline passed, by `stage`.
 pub const ENTRIES_CANCELLED: &str = "ferry_entries_cancelled_total";
+/// Entries that could share no batch and went alone, by `method` and `reason`.
+pub const ENTRIES_ALONE: &str = "ferry_entries_alone_total";
 /// Entries proposed although their caller had already left.
 pub const GHOSTS: &str = "ferry_ghosts_total";
 /// Entries whose caller left after they were proposed.

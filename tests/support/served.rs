@@ -74,6 +74,13 @@ impl Served {
         }
     }
 
+    /// By the policy of [`Served::before`], with `from` replaced by `to`.
+    pub(crate) async fn before_with(upstream: SocketAddr, from: &str, to: &str) -> Self {
+        let yaml = policy_file(ANY, ANY, &one_at_a_time(upstream));
+        assert!(yaml.contains(from), "{from:?} is not in\n{yaml}");
+        Self::by(&yaml.replacen(from, to, 1)).await
+    }
+
     /// By the policy file at `path`, as `ferry proxy --policy` reads it.
     pub(crate) async fn of_file(path: &Path) -> Self {
         let source = Source::new(path.to_owned(), |_| {});
@@ -135,10 +142,16 @@ pub(crate) fn policy_file(listen: SocketAddr, admin: SocketAddr, upstream: &str)
     )
 }
 
+/// Any free loopback port.
+pub(crate) const ANY: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+
 fn policy(upstream: &str) -> Policy {
-    let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    Policy::load(&policy_file(any, any, upstream), Path::new("test.yaml"))
-        .unwrap_or_else(|faults| panic!("{faults}"))
+    loaded(&policy_file(ANY, ANY, upstream))
+}
+
+fn loaded(yaml: &str) -> Policy {
+    Policy::load(yaml, Path::new("test.yaml")).unwrap_or_else(|faults| panic!("{faults}"))
 }
 
 async fn serve(policy: &Policy, groups: Option<Groups>, metrics: Metrics) -> Stack {

@@ -310,7 +310,7 @@ fn the_description_says_what_the_plan_does() {
         "meta.service.mqtt.OldCreateSession: field 2 (client_id) -> sessions[].client_id (1), field 3 (session) -> sessions[].session (2); both forms share a batch",
         "client_id empty; client_id over 65535 bytes; session empty",
         "at most 500 entries or 1MiB; linger 2ms",
-        "at most 64MiB; an entry waits 1s at most",
+        "at most 64MiB and 1024 partitions, past which calls go alone; an entry waits 1s at most",
     ] {
         assert!(
             text.contains(sentence),
