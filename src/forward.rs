@@ -21,13 +21,14 @@ use prometheus::{IntCounter, IntCounterVec};
 use tonic::{Code, Status, body::Body, service::Routes};
 use tower::ServiceExt;
 
-use crate::upstream::{Receiving, RemoteClient};
+use crate::upstream::{Led, Receiving, RemoteClient};
 
 /// Where forwarded calls go.
 #[derive(Clone, Debug)]
 pub enum Forward {
     /// To a remote upstream.
-    Remote(RemoteClient),
+    /// To whichever endpoint leads, where the policy knows how that is told.
+    Remote(RemoteClient, Option<Led>),
     /// To the services of this process; what they do not know is UNIMPLEMENTED.
     Local(Box<Routes>),
 }
@@ -59,11 +60,16 @@ impl Forwarder {
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
         match self.to {
-            Forward::Remote(client) => {
+            Forward::Remote(client, led) => {
                 let deadline = deadline.map(Into::into);
+                let client = led.as_ref().map_or(&client, Led::client);
                 match client.send(request, deadline).await {
-                    Ok(response) => passed(response, self.counts),
+                    Ok(response) => passed(response, led, self.counts),
                     Err(status) => {
+                        let status = match led {
+                            Some(led) => led.told(status),
+                            None => status,
+                        };
                         self.counts.count(status.code() as usize);
                         status.into_http()
                     }
@@ -84,15 +90,21 @@ impl Forwarder {
 }
 
 /// A reply on its way through, counted when its status has come.
-fn passed(response: Response<Receiving>, counts: Arc<Counts>) -> Response<Forwarded> {
+fn passed(
+    mut response: Response<Receiving>,
+    led: Option<Led>,
+    counts: Arc<Counts>,
+) -> Response<Forwarded> {
     let only_head = response.body().is_end_stream();
     if only_head {
+        keep_leader(response.headers_mut(), led.as_ref());
         counts.count_of(response.headers());
     }
     response.map(|body| {
         Forwarded::Remote(Passing {
             body,
             counts: (!only_head).then_some(counts),
+            led,
             ended: false,
         })
     })
@@ -119,6 +131,7 @@ pub struct Passing {
     body: Receiving,
     /// `None` once the call is counted.
     counts: Option<Arc<Counts>>,
+    led: Option<Led>,
     ended: bool,
 }
 
@@ -158,8 +171,9 @@ impl HttpBody for Passing {
         }
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         Poll::Ready(match frame {
-            Some(Ok(frame)) => {
-                if let Some(trailers) = frame.trailers_ref() {
+            Some(Ok(mut frame)) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    keep_leader(trailers, self.led.as_ref());
                     self.count(trailers);
                 }
                 Some(Ok(frame))
@@ -204,6 +218,24 @@ impl HttpBody for Forwarded {
             Self::Remote(body) => body.size_hint(),
             Self::Local(body) => body.size_hint(),
         }
+    }
+}
+
+/// Keeps a leader's address from callers, who would follow it past ferry; the
+/// next call goes there.
+fn keep_leader(status: &mut HeaderMap, led: Option<&Led>) {
+    let Some(led) = led.filter(|_| status.contains_key(Status::GRPC_MESSAGE)) else {
+        return;
+    };
+    let Some(came) = Status::from_header_map(status) else {
+        return;
+    };
+    let code = came.code();
+    let told = led.told(came);
+    if told.code() != code {
+        status.remove(Status::GRPC_STATUS_DETAILS);
+        // A text of our own, which is always a header's.
+        let _ = told.add_header(status);
     }
 }
 

@@ -165,8 +165,8 @@ impl Stack {
             let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
             let made = upstreams::of(policy, embedded.as_ref(), kept.as_ref())?;
             // Connections outlive a policy that names the same endpoints.
-            if let Forward::Remote(client) = &made.1 {
-                *kept = Some(client.clone());
+            if let Forward::Remote(client, led) = &made.1 {
+                *kept = Some((client.clone(), led.clone()));
             }
             Ok(made)
         };

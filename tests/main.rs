@@ -22,5 +22,6 @@ mod prometheus;
 mod proxy;
 mod python_client;
 mod reload;
+mod robustmq;
 mod support;
 mod tidy;

@@ -2,8 +2,11 @@
 
 use std::fmt::Write as _;
 
+use tonic::Code;
+
 use super::{
     metadata::OtherMetadata,
+    on_error::{OnError, name},
     rules::{Listen, Method, Mode, Pipeline, Policy, Runtime, ShedStatus, Upstream},
     units::{show_duration, show_size},
 };
@@ -160,11 +163,7 @@ fn describe_method(text: &mut String, policy: &Policy, method: &Method) {
     line(text, "  alone if", &alone_if(&method.plan));
     line(text, "  reply", &reply(method));
     required_of_reply(text, &method.plan);
-    line(
-        text,
-        "  on error",
-        "status, message and details copied to every caller; never bisected, never tried again",
-    );
+    line(text, "  on error", &on_error(&method.on_error));
     let window = method.window;
     let close = match window.close {
         Close::Adaptive => "at once while the upstream is idle, else paced",
@@ -190,6 +189,27 @@ fn describe_method(text: &mut String, policy: &Policy, method: &Method) {
             method.max_partitions
         ),
     );
+}
+
+/// What becomes of a batch that fails.
+fn on_error(rules: &OnError) -> String {
+    let names = |codes: &[Code]| {
+        let names: Vec<_> = codes.iter().map(|code| name(*code)).collect();
+        names.join(", ")
+    };
+    let bisected = match &rules.bisect[..] {
+        [] => "never bisected".to_owned(),
+        codes => format!("bisected on {}", names(codes)),
+    };
+    let retried = match &rules.retry {
+        None => "never tried again".to_owned(),
+        Some(retry) => format!(
+            "tried {} times at most on {}",
+            retry.attempts,
+            names(&retry.on)
+        ),
+    };
+    format!("status, message and details copied to every caller; {bisected}, {retried}")
 }
 
 /// How the entries are found, by names and numbers.

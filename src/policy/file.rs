@@ -6,7 +6,9 @@
 
 use std::time::Duration;
 
-use super::{read_form::FormFile, section::At};
+use tonic::Code;
+
+use super::{fault::Position, read_form::FormFile, section::At};
 use crate::{batch::Close, limit::Algorithm};
 
 /// A whole policy file.
@@ -36,6 +38,7 @@ pub(super) struct UpstreamFile {
     pub(super) target: TargetFile,
     pub(super) limit: LimitFile,
     pub(super) batch_timeout: Option<At<Duration>>,
+    pub(super) leader_hint: Option<At<String>>,
 }
 
 /// Where batches go.
@@ -78,6 +81,7 @@ pub(super) struct MethodFile {
     pub(super) entry_key: Vec<At<String>>,
     pub(super) require: Vec<At<String>>,
     pub(super) max_message_bytes: Option<At<u64>>,
+    pub(super) on_error: OnErrorFile,
     pub(super) window: WindowFile,
     pub(super) queue: QueueFile,
 }
@@ -87,6 +91,24 @@ pub(super) struct MethodFile {
 pub(super) struct LiftFile {
     pub(super) from: At<String>,
     pub(super) fields: Vec<(At<String>, At<String>)>,
+}
+
+/// The `on_error` key.
+#[derive(Debug, Default)]
+pub(super) struct OnErrorFile {
+    pub(super) atomic: Option<At<bool>>,
+    pub(super) bisect: Vec<At<Code>>,
+    pub(super) retry: Option<RetryFile>,
+}
+
+/// The `on_error.retry` key.
+#[derive(Debug)]
+pub(super) struct RetryFile {
+    pub(super) at: Position,
+    pub(super) attempts: Option<At<u64>>,
+    pub(super) on: Vec<At<Code>>,
+    pub(super) idempotent: Option<At<bool>>,
+    pub(super) backoff: Option<At<Duration>>,
 }
 
 /// The `window` key.

@@ -10,7 +10,7 @@ use super::{
     fault::Found,
     file::{LiftFile, MethodFile},
     form::{self, Form},
-    reply,
+    on_error, reply,
     rules::{Method, Mode},
     section::At,
 };
@@ -57,6 +57,7 @@ fn check(
 ) -> Option<Method> {
     let (window, queue) = bounds::window_and_queue(&file.path, &file.window, &file.queue, found);
     let max_partitions = bounds::partitions(&file.path, &file.queue, found);
+    let on_error = on_error::check(&file.on_error, &format!("{}.on_error", file.path), found);
     let max_message_bytes = bounds::message(&file.path, file.max_message_bytes.as_ref(), found);
     let selector = &file.selector;
     let method = match descriptors.method(&selector.value) {
@@ -103,6 +104,7 @@ fn check(
         window,
         queue,
         max_partitions,
+        on_error,
         max_message_bytes,
     })
 }

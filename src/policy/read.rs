@@ -6,9 +6,10 @@
 use super::{
     fault::Found,
     file::{
-        AdminFile, File, LiftFile, LimitFile, MetadataFile, MethodFile, QueueFile, TargetFile,
-        UpstreamFile, WindowFile,
+        AdminFile, File, LiftFile, LimitFile, MetadataFile, MethodFile, OnErrorFile, QueueFile,
+        RetryFile, TargetFile, UpstreamFile, WindowFile,
     },
+    on_error::CODES,
     read_form::FormFile,
     section::{At, Keys, Section},
     tree::{Node, Value},
@@ -37,8 +38,14 @@ const ADMIN: Keys = Keys {
     later: &[],
 };
 const UPSTREAM: Keys = Keys {
-    known: &["embedded", "endpoints", "limit", "batch_timeout"],
-    later: &["tls", "leader_hint"],
+    known: &[
+        "embedded",
+        "endpoints",
+        "limit",
+        "batch_timeout",
+        "leader_hint",
+    ],
+    later: &["tls"],
 };
 const EMBEDDED: Keys = Keys {
     known: &["data_dir", "groups", "runtime", "pipeline"],
@@ -83,8 +90,12 @@ const LIFT: Keys = Keys {
     later: &[],
 };
 const ON_ERROR: Keys = Keys {
-    known: &["atomic", "bisect"],
-    later: &["retry"],
+    known: &["atomic", "bisect", "retry"],
+    later: &[],
+};
+const RETRY: Keys = Keys {
+    known: &["attempts", "on", "idempotent", "backoff"],
+    later: &[],
 };
 const WINDOW: Keys = Keys {
     known: &["max_entries", "max_bytes", "linger", "close"],
@@ -253,6 +264,7 @@ fn upstream(top: &Section<'_>, found: &mut Found) -> Option<UpstreamFile> {
         target,
         limit: limit.unwrap_or_default(),
         batch_timeout,
+        leader_hint: upstream.text("leader_hint", found),
     })
 }
 
@@ -275,11 +287,7 @@ fn method(node: &Node, path: &str, found: &mut Found) -> Option<MethodFile> {
         ("observe", None),
     ];
     let mode = method.choice("mode", &modes, found);
-    if let Some(on_error) = method.section("on_error", &ON_ERROR, found) {
-        // Says what the upstream is; nothing follows from it until there is bisection.
-        on_error.flag("atomic", found);
-        on_error.must_be_empty("bisect", found);
-    }
+    let on_error = method.section("on_error", &ON_ERROR, found);
     let window = method.section("window", &WINDOW, found);
     let queue = method.section("queue", &QUEUE, found);
     let selector = method.require("selector", "write selector: package.Service/Method", found);
@@ -292,6 +300,9 @@ fn method(node: &Node, path: &str, found: &mut Found) -> Option<MethodFile> {
         entry_key: method.texts("entry_key", found).unwrap_or_default(),
         require: method.texts("require", found).unwrap_or_default(),
         max_message_bytes: method.size("max_message_bytes", found),
+        on_error: on_error
+            .map(|on_error| self::on_error(&on_error, found))
+            .unwrap_or_default(),
         window: window
             .map(|window| self::window(&window, found))
             .unwrap_or_default(),
@@ -306,6 +317,21 @@ fn method(node: &Node, path: &str, found: &mut Found) -> Option<MethodFile> {
         batched_field: batched.and_then(|()| method.text("batched_field", found))?,
     };
     Some(shape)
+}
+
+fn on_error(on_error: &Section<'_>, found: &mut Found) -> OnErrorFile {
+    let retry = on_error.section("retry", &RETRY, found);
+    OnErrorFile {
+        atomic: on_error.flag("atomic", found),
+        bisect: on_error.choices("bisect", &CODES, found),
+        retry: retry.map(|retry| RetryFile {
+            at: retry.at,
+            attempts: retry.count("attempts", found),
+            on: retry.choices("on", &CODES, found),
+            idempotent: retry.flag("idempotent", found),
+            backoff: retry.duration("backoff", found),
+        }),
+    }
 }
 
 fn window(window: &Section<'_>, found: &mut Found) -> WindowFile {

@@ -13,12 +13,15 @@ use std::{
     time::Duration,
 };
 
+use regex::Regex;
+
 use super::{
     descriptors::Descriptors,
     fault::{Fault, Faults, Found, Position},
     file::{AdminFile, File},
     metadata::{self, MetadataRules},
     method,
+    on_error::OnError,
     secret::Secret,
     section::At,
     tree, upstream,
@@ -51,6 +54,9 @@ pub struct Policy {
     pub limit: LimitSettings,
     /// A batch without an earlier deadline ends after this.
     pub batch_timeout: Duration,
+    /// Matches the text of an upstream's error that says who leads; its first
+    /// group is the leader's address.
+    pub leader_hint: Option<Regex>,
     /// What a caller is told who is shed.
     pub shed: Shed,
     /// What metadata means for batching.
@@ -154,6 +160,8 @@ pub struct Method {
     pub max_partitions: usize,
     /// Most bytes that one call's message may have, decompressed.
     pub max_message_bytes: usize,
+    /// What becomes of its batches that fail.
+    pub on_error: OnError,
 }
 
 impl Policy {
@@ -219,6 +227,9 @@ fn check(file: File, folder: &Path, found: &mut Found) -> Option<Policy> {
         Some(file) => Some(Secret::read(&file, folder, "admin.token_file", found)?),
         None => None,
     };
+    let leader_hint = file.upstream.as_ref().and_then(|upstream| {
+        upstream::leader_hint(upstream.leader_hint.as_ref()?, &upstream.target, found)
+    });
     let upstream = file
         .upstream
         .map(|upstream| upstream::check(upstream, found));
@@ -241,6 +252,7 @@ fn check(file: File, folder: &Path, found: &mut Found) -> Option<Policy> {
         upstream: upstream?,
         limit: limit?,
         batch_timeout,
+        leader_hint,
         shed: Shed {
             status: file
                 .shed_status

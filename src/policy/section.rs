@@ -227,14 +227,32 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// A list that this version accepts only empty.
-    pub(super) fn must_be_empty(&self, key: &str, found: &mut Found) {
-        if self.list(key, found).is_some_and(|list| !list.is_empty())
-            && let Some(node) = self.node(key)
-        {
-            let what = "not supported yet; leave the list empty";
-            found.add::<()>(node.at, format!("{}: {what}", self.path_of(key)));
+    /// A list of names, each of which is in `table`.
+    pub(super) fn choices<T: Copy>(
+        &self,
+        key: &str,
+        table: &[(&str, Option<T>)],
+        found: &mut Found,
+    ) -> Vec<At<T>> {
+        let mut chosen = Vec::new();
+        for (i, name) in self.texts(key, found).into_iter().flatten().enumerate() {
+            let known = table.iter().find(|(known, _)| *known == name.value);
+            if let Some((_, Some(value))) = known {
+                chosen.push(At {
+                    value: *value,
+                    at: name.at,
+                });
+                continue;
+            }
+            let names: Vec<_> = table.iter().map(|(name, _)| *name).collect();
+            let (value, meant) = (&name.value, nearest(&name.value, names.iter().copied()));
+            let what = format!("must be one of {}{meant}", names.join(", "));
+            found.add::<()>(
+                name.at,
+                format!("{}[{i}]: {value}: {what}", self.path_of(key)),
+            );
         }
+        chosen
     }
 
     /// A map from names to names, in the file's order.

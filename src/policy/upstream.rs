@@ -2,6 +2,8 @@
 
 use std::{num::NonZeroU32, path::PathBuf, time::Duration};
 
+use regex::Regex;
+
 use super::{
     bounds::{count, span},
     fault::Found,
@@ -75,6 +77,29 @@ pub(super) fn check(
         found,
     );
     (target, limits, timeout.unwrap_or(BATCH_TIMEOUT))
+}
+
+/// The expression by which the leader is found among endpoints.
+pub(super) fn leader_hint(
+    text: &At<String>,
+    target: &TargetFile,
+    found: &mut Found,
+) -> Option<Regex> {
+    let mut fault = |what: &str| found.add(text.at, format!("upstream.leader_hint: {what}"));
+    if matches!(target, TargetFile::Embedded { .. }) {
+        return fault("has no meaning beside embedded, which knows its leader; leave it out");
+    }
+    match Regex::new(&text.value) {
+        Ok(hint) if hint.captures_len() < 2 => {
+            fault("must have a group in parentheses, which is the leader's HOST:PORT; add one")
+        }
+        Ok(hint) => Some(hint),
+        Err(error) => {
+            let told = error.to_string();
+            let last = told.lines().last().unwrap_or_default();
+            fault(&format!("must be a regular expression: {last}"))
+        }
+    }
 }
 
 fn endpoint(text: &At<String>, i: usize, found: &mut Found) -> Option<http::Uri> {

@@ -25,7 +25,7 @@ use crate::{
     limit::{LimitLayer, LimitView},
     policy::{self, Method, Mode, Policy, ShedStatus},
     telemetry::{LimitMetrics, MethodMetrics, Metrics},
-    upstream::{ByStatus, Call},
+    upstream::{AgainLayer, ByStatus, Call},
     wire::KeyUse,
 };
 
@@ -42,6 +42,7 @@ pub(super) struct Assembly {
     lines: Vec<Line>,
     counted: Counted,
     forwarded: IntCounterVec,
+    again: IntCounterVec,
 }
 
 /// What every policy's windows of one group share.
@@ -74,6 +75,7 @@ impl Assembly {
             },
             counted: Counted::new(metrics.clone()),
             forwarded: metrics.forwarded()?,
+            again: metrics.again()?,
         })
     }
 
@@ -83,6 +85,8 @@ impl Assembly {
         let methods = enforced(policy);
         let counted = self.counted.methods(&methods)?;
         let (Lines { services, keys }, forward) = (self.upstreams)(policy)?;
+        let on_error = methods.iter().map(|method| method.on_error.clone());
+        let again = AgainLayer::new(on_error.collect(), policy.batch_timeout, self.again.clone());
         let rules = Arc::new(call_rules(policy, &counted));
         let batched = self.lines.iter().zip(services).map(|(line, upstream)| {
             let mut queue = lock(&line.queue);
@@ -95,6 +99,9 @@ impl Assembly {
                 // Always ready; gathers calls into windows and sheds what cannot
                 // be served in its time.
                 .layer(batch)
+                // What may be sent again after a failure is, each time with a
+                // permit of its own.
+                .layer(again.clone())
                 // Ready when a permit is free: that is when a window is sealed.
                 .layer(line.limit.clone())
                 // Merges and sends; the permit comes back with its answer.

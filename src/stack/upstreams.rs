@@ -14,7 +14,7 @@ use crate::{
     policy::{Method, Policy, Upstream},
     proto::mqtt::mqtt_service_server::MqttServiceServer,
     raft::{Groups, command::Kind},
-    upstream::{Embedded, Remote, RemoteClient, Target},
+    upstream::{Embedded, Led, Remote, RemoteClient, Target},
 };
 
 /// The write that the embedded group takes in batches.
@@ -43,16 +43,25 @@ impl Lines {
 pub(super) fn of(
     policy: &Policy,
     groups: Option<&Groups>,
-    kept: Option<&RemoteClient>,
+    kept: Option<&(RemoteClient, Option<Led>)>,
 ) -> Result<(Lines, Forward), StackError> {
     let methods = enforced(policy);
     match (groups, &policy.upstream) {
         (Some(groups), _) => embedded(groups, &methods, policy.batch_timeout),
         (None, Upstream::Remote { endpoints }) => {
+            let led = policy.leader_hint.as_ref().map(|hint| {
+                let kept = kept.and_then(|kept| kept.1.as_ref());
+                let kept = kept.filter(|led| led.is_of(endpoints, hint)).cloned();
+                kept.unwrap_or_else(|| {
+                    let all = RemoteClient::new(endpoints.clone());
+                    Led::new(all, endpoints, hint.clone())
+                })
+            });
+            let kept = kept.map(|kept| &kept.0);
             let client = kept.filter(|client| client.endpoints() == &endpoints[..]);
             let client = client.cloned();
             let client = client.unwrap_or_else(|| RemoteClient::new(endpoints.clone()));
-            Ok(remote(client, &methods, policy.batch_timeout))
+            Ok(remote(client, led, &methods, policy.batch_timeout))
         }
         (None, Upstream::Embedded { .. }) => Err(StackError::NoGroup),
     }
@@ -94,11 +103,19 @@ pub(super) fn embedded(
     ))
 }
 
-fn remote(client: RemoteClient, methods: &[&Method], timeout: Duration) -> (Lines, Forward) {
+fn remote(
+    client: RemoteClient,
+    led: Option<Led>,
+    methods: &[&Method],
+    timeout: Duration,
+) -> (Lines, Forward) {
     let targets = methods.iter().map(|method| target(method)).collect();
-    let upstream = Remote::new(client.clone(), targets, timeout);
+    let mut upstream = Remote::new(client.clone(), targets, timeout);
+    if let Some(led) = &led {
+        upstream = upstream.led(led.clone());
+    }
     let lines = Lines::lone(BoxCloneSyncService::new(upstream));
-    (lines, Forward::Remote(client))
+    (lines, Forward::Remote(client, led))
 }
 
 fn target(method: &Method) -> Target {

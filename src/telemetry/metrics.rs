@@ -198,6 +198,18 @@ impl Metrics {
         self.keep(IntCounterVec::new(opts, &["code"])?)
     }
 
+    /// The counter of batches that were sent again, or would have been.
+    ///
+    /// # Errors
+    /// If this registry already has it.
+    pub fn again(&self) -> prometheus::Result<IntCounterVec> {
+        let opts = Opts::new(
+            names::BATCHES_AGAIN,
+            "Batches and halves of batches sent again after a failure, by reason (no_budget: not sent).",
+        );
+        self.keep(IntCounterVec::new(opts, &["reason"])?)
+    }
+
     /// The counter of policy reloads, by result.
     ///
     /// # Errors

@@ -39,6 +39,9 @@ pub const LIMIT_BDP: &str = "ferry_limit_bdp";
 pub const LIMIT_SLOWDOWN: &str = "ferry_limit_slowdown";
 /// Calls passed through unbatched, by gRPC status `code`.
 pub const FORWARDED: &str = "ferry_forwarded_total";
+/// Batches sent again, by `reason`: retry, bisect, or no_budget for those that
+/// were not.
+pub const BATCHES_AGAIN: &str = "ferry_batches_again_total";
 /// Reloads of the policy, by `result`: accepted or refused.
 pub const POLICY_RELOADS: &str = "ferry_policy_reloads_total";
 /// Proposals handed to the Raft group.

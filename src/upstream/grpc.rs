@@ -13,7 +13,11 @@ use http_body_util::{BodyExt, Full, Limited};
 use tonic::Status;
 use tower::Service;
 
-use super::{BatchReply, Call, Receiving, RemoteClient, Target, late, reply::of_split};
+use super::{
+    BatchReply, Call, Led, Receiving, RemoteClient, Target, late,
+    leader::{HOPS, Hint, no_leader},
+    reply::of_split,
+};
 use crate::{
     accept::frame::{self, HEADER, Unary},
     batch::Batch,
@@ -26,6 +30,7 @@ const REPLY_MAX: usize = 4 << 20;
 #[derive(Clone, Debug)]
 pub struct Remote {
     client: RemoteClient,
+    led: Option<Led>,
     targets: Arc<[Target]>,
     timeout: Duration,
 }
@@ -38,9 +43,17 @@ impl Remote {
     pub fn new(client: RemoteClient, targets: Vec<Target>, timeout: Duration) -> Self {
         Self {
             client,
+            led: None,
             targets: targets.into(),
             timeout,
         }
+    }
+
+    /// The same, and batches go to whichever endpoint leads.
+    #[must_use]
+    pub fn led(mut self, led: Led) -> Self {
+        self.led = Some(led);
+        self
     }
 }
 
@@ -56,7 +69,8 @@ impl Service<Batch<Call>> for Remote {
 
     fn call(&mut self, batch: Batch<Call>) -> Self::Future {
         let timeout = self.timeout;
-        let (client, targets) = (self.client.clone(), Arc::clone(&self.targets));
+        let (client, led) = (self.client.clone(), self.led.clone());
+        let targets = Arc::clone(&self.targets);
         Box::pin(async move {
             let target = &targets[batch.requests[0].method];
             // The upstream is told when nobody waits any more; whether it can
@@ -65,12 +79,44 @@ impl Service<Batch<Call>> for Remote {
             let deadline = batch
                 .deadline
                 .map_or(given_up, |at| given_up.min(at.into()));
-            let request = request(target, &batch, deadline);
-            let answer =
-                async move { read_reply(client.send(request, Some(deadline)).await?).await };
+            let answer = async {
+                match &led {
+                    Some(led) => ask_leader(led, target, &batch, deadline).await,
+                    None => ask(&client, target, &batch, deadline).await,
+                }
+            };
             split(target, &batch, late(timeout, answer).await?)
         })
     }
+}
+
+async fn ask(
+    client: &RemoteClient,
+    target: &Target,
+    batch: &Batch<Call>,
+    deadline: tokio::time::Instant,
+) -> Result<Bytes, Status> {
+    let request = request(target, batch, deadline);
+    read_reply(client.send(request, Some(deadline)).await?).await
+}
+
+/// Asks who is thought to lead, and whoever it names instead. One that does
+/// not lead took nothing, so asking the next is no second time.
+async fn ask_leader(
+    led: &Led,
+    target: &Target,
+    batch: &Batch<Call>,
+    deadline: tokio::time::Instant,
+) -> Result<Bytes, Status> {
+    for _ in 0..HOPS {
+        let answer = ask(led.client(), target, batch, deadline).await;
+        match answer.as_ref().err().and_then(|status| led.learn(status)) {
+            None => return answer,
+            Some(Hint::Endpoint) => {}
+            Some(Hint::Nobody) => break,
+        }
+    }
+    Err(no_leader())
 }
 
 /// The reply, as the batch's callers will hear it.

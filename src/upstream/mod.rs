@@ -1,5 +1,6 @@
 //! Where a batch goes: the Raft group in this process, or a service elsewhere.
 
+mod again;
 mod balance;
 mod client;
 mod dial;
@@ -8,6 +9,7 @@ mod embedded;
 mod exchange;
 mod fault;
 mod grpc;
+mod leader;
 mod line;
 mod link;
 mod pool;
@@ -22,11 +24,13 @@ use bytes::Bytes;
 use http::HeaderMap;
 use tonic::{Code, Status};
 
+pub use again::{Again, AgainLayer};
 pub use client::RemoteClient;
 pub use direct::Direct;
 pub use embedded::Embedded;
 pub use exchange::Receiving;
 pub use grpc::Remote;
+pub use leader::Led;
 pub use reply::BatchReply;
 
 use crate::{

@@ -7,6 +7,7 @@ pub(crate) mod etcd;
 pub(crate) mod faults;
 pub(crate) mod load;
 pub(crate) mod nodes;
+pub(crate) mod robustmq;
 pub(crate) mod served;
 pub(crate) mod slow;
 pub(crate) mod upstream;

@@ -4,6 +4,21 @@ use super::*;
 
 /// What is changed, and the line that must be said of it.
 const CASES: &[(&str, &str, &str)] = &[
+    (
+        "batch_timeout: 10s",
+        "leader_hint: 'rpc_addr'",
+        "line 8, column 16: upstream.leader_hint: must have a group in parentheses, which is the leader's HOST:PORT; add one",
+    ),
+    (
+        "reply: replicate",
+        "on_error: {bisect: [INVALID_ARGUMENT]}",
+        "line 24, column 25: methods[0].on_error.bisect: INVALID_ARGUMENT: must have atomic: true beside it, which says that nothing of a rejected batch was applied; add it, or take the status off the list",
+    ),
+    (
+        "reply: replicate",
+        "on_error: {retry: {attempts: 3}}",
+        "line 24, column 23: methods[0].on_error.retry: must have idempotent: true, which says that twice does no harm; add it, or leave retry out",
+    ),
     // Keys.
     (
         "linger: 2ms",
@@ -302,11 +317,6 @@ const LATER: &[(&str, &str, &str)] = &[
     ),
     (
         "batch_timeout: 10s",
-        "leader_hint: 'rpc_addr'",
-        "line 8, column 3: upstream.leader_hint: not supported yet; leave the key out",
-    ),
-    (
-        "batch_timeout: 10s",
         "tls: {}",
         "line 8, column 3: upstream.tls: not supported yet; leave the key out",
     ),
@@ -329,16 +339,6 @@ const LATER: &[(&str, &str, &str)] = &[
         "mode: enforce",
         "mode: observe",
         "line 16, column 11: methods[0].mode: observe: not supported yet; use enforce or off",
-    ),
-    (
-        "reply: replicate",
-        "on_error: {bisect: [INVALID_ARGUMENT]}",
-        "line 24, column 24: methods[0].on_error.bisect: not supported yet; leave the list empty",
-    ),
-    (
-        "reply: replicate",
-        "on_error: {retry: {attempts: 3}}",
-        "line 24, column 16: methods[0].on_error.retry: not supported yet; leave the key out",
     ),
 ];
 

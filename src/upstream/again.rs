@@ -1,0 +1,245 @@
+//! What is sent again of a batch that failed, where the policy says that this
+//! is safe: all of it after a status that passes, its halves after one that
+//! rejects it for some of its entries.
+//!
+//! It stands between the windows and the limit, so whatever is sent again
+//! takes a permit again and stands in line for it, and a batch that waits
+//! between two attempts holds none. A budget bounds what is sent again to a
+//! part of what is sent at all: an upstream that fails everything is not
+//! failed twice as often for it.
+
+use std::{
+    ops::Range,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::future::{BoxFuture, Either};
+use prometheus::IntCounterVec;
+use tokio::time::Instant;
+use tonic::Status;
+use tower::{
+    Layer, Service, ServiceExt,
+    retry::budget::{Budget, TpsBudget},
+};
+
+use super::{BatchReply, Call};
+use crate::{
+    batch::{Batch, BatchError, Split},
+    policy::OnError,
+};
+
+/// What the budget remembers.
+const REMEMBERED: Duration = Duration::from_secs(10);
+/// Batches sent again a second that are always allowed: where little is sent,
+/// a part of it would be nothing.
+const ALWAYS: u32 = 10;
+/// The part of all batches that may be sent again beside those.
+const PART: f32 = 0.2;
+/// The longest mean wait between two attempts.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(1);
+
+/// Sends again what the policy allows.
+#[derive(Clone, Debug)]
+pub struct AgainLayer(Arc<Rules>);
+
+#[derive(Debug)]
+struct Rules {
+    /// By method.
+    on_error: Vec<OnError>,
+    /// No attempt begins later than this after the first.
+    timeout: Duration,
+    budget: TpsBudget,
+    counted: IntCounterVec,
+}
+
+impl AgainLayer {
+    /// The rules of a policy's methods, in its order. A batch ends after
+    /// `timeout`, however often it is sent; `counted` counts by reason.
+    #[must_use]
+    pub fn new(on_error: Vec<OnError>, timeout: Duration, counted: IntCounterVec) -> Self {
+        Self(Arc::new(Rules {
+            on_error,
+            timeout,
+            budget: TpsBudget::new(REMEMBERED, ALWAYS, PART),
+            counted,
+        }))
+    }
+}
+
+impl<S> Layer<S> for AgainLayer {
+    type Service = Again<S>;
+
+    fn layer(&self, below: S) -> Again<S> {
+        Again {
+            below,
+            rules: Arc::clone(&self.0),
+        }
+    }
+}
+
+/// The service of [`AgainLayer`].
+#[derive(Clone, Debug)]
+pub struct Again<S> {
+    below: S,
+    rules: Arc<Rules>,
+}
+
+impl<S> Service<Batch<Call>> for Again<S>
+where
+    S: Service<Batch<Call>, Response = BatchReply, Error = Status>,
+    S: Clone + Send + Sync + 'static,
+    S::Future: Send + 'static,
+{
+    type Response = BatchReply;
+    type Error = Status;
+    type Future = Either<S::Future, BoxFuture<'static, Result<BatchReply, Status>>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        self.below.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut batch: Batch<Call>) -> Self::Future {
+        if self.rules.on_error[batch.requests[0].method].is_final() {
+            return Either::Left(self.below.call(batch));
+        }
+        let end = Instant::now() + self.rules.timeout;
+        let end = batch
+            .deadline
+            .map_or(end, |callers| end.min(callers.into()));
+        batch.deadline = Some(end.into());
+        let first = self.below.call(batch.clone());
+        let failed = Failed {
+            // A clone holds no permit.
+            below: self.below.clone(),
+            rules: Arc::clone(&self.rules),
+            end,
+        };
+        Either::Right(Box::pin(async move {
+            failed.rules.budget.deposit();
+            let answer = failed.until_final(&batch, first.await).await;
+            match answer {
+                Err(status) if failed.bisects(&status, &batch) => {
+                    Ok(BatchReply::Each(failed.halve(&batch, status).await))
+                }
+                answer => answer,
+            }
+        }))
+    }
+}
+
+/// One batch, and how it may be sent again.
+struct Failed<S> {
+    below: S,
+    rules: Arc<Rules>,
+    /// Nothing is sent any more after this.
+    end: Instant,
+}
+
+impl<S> Failed<S>
+where
+    S: Service<Batch<Call>, Response = BatchReply, Error = Status>,
+    S: Clone + Send + Sync,
+    S::Future: Send,
+{
+    async fn send(&self, batch: Batch<Call>) -> Result<BatchReply, Status> {
+        self.below.clone().oneshot(batch).await
+    }
+
+    /// Sends the batch again as long as its status may pass.
+    async fn until_final(
+        &self,
+        batch: &Batch<Call>,
+        mut answer: Result<BatchReply, Status>,
+    ) -> Result<BatchReply, Status> {
+        let retry = self.rules.on_error[batch.requests[0].method].retry.as_ref();
+        let Some(retry) = retry else {
+            return answer;
+        };
+        for attempt in 1..retry.attempts {
+            match &answer {
+                Err(status) if retry.on.contains(&status.code()) => {}
+                _ => return answer,
+            }
+            let mean = (retry.backoff * 2_u32.saturating_pow(attempt - 1)).min(LONGEST_BACKOFF);
+            // Jittered, or all that one failure hit would come back at once.
+            let wait = mean.mul_f64(0.5 + fastrand::f64());
+            if Instant::now() + wait >= self.end || !self.may_send("retry") {
+                return answer;
+            }
+            tokio::time::sleep(wait).await;
+            answer = self.send(batch.clone()).await;
+        }
+        answer
+    }
+
+    /// Whether `status` says that some of the batch's entries are at fault.
+    fn bisects(&self, status: &Status, batch: &Batch<Call>) -> bool {
+        let rules = &self.rules.on_error[batch.requests[0].method];
+        batch.requests.len() > 1 && rules.bisect.contains(&status.code())
+    }
+
+    /// Each caller's own answer, by halves: k entries at fault among n cost
+    /// about 2·k·log2(n) batches. One after the other and in the order of the
+    /// batch, so that of two entries of one key the later stays the later.
+    async fn halve(&self, batch: &Batch<Call>, status: Status) -> Vec<Result<Bytes, Status>> {
+        let mut parts = Vec::with_capacity(batch.requests.len());
+        let mut left = Vec::new();
+        split(&mut left, 0..batch.requests.len(), &status);
+        while let Some((range, status)) = left.pop() {
+            if Instant::now() >= self.end || !self.may_send("bisect") {
+                parts.extend(range.map(|_| Err(status.clone())));
+                continue;
+            }
+            let half = part_of(batch, range.clone());
+            let answer = self.send(half.clone()).await;
+            match self.until_final(&half, answer).await {
+                Ok(reply) => parts.extend(own_parts(reply, range.len())),
+                Err(status) if self.bisects(&status, &half) => split(&mut left, range, &status),
+                Err(status) => parts.extend(range.map(|_| Err(status.clone()))),
+            }
+        }
+        parts
+    }
+
+    fn may_send(&self, reason: &str) -> bool {
+        let allowed = self.rules.budget.withdraw();
+        let reason = if allowed { reason } else { "no_budget" };
+        self.rules.counted.with_label_values(&[reason]).inc();
+        allowed
+    }
+}
+
+/// Puts both halves of `range` on the pile, the first one on top.
+fn split(left: &mut Vec<(Range<usize>, Status)>, range: Range<usize>, status: &Status) {
+    let middle = range.start + range.len() / 2;
+    left.push((middle..range.end, status.clone()));
+    left.push((range.start..middle, status.clone()));
+}
+
+fn part_of(batch: &Batch<Call>, range: Range<usize>) -> Batch<Call> {
+    let requests = batch.requests[range].to_vec();
+    Batch {
+        entries: requests.iter().map(|call| call.piece.entries()).sum(),
+        bytes: requests.iter().map(|call| call.piece.merged_len()).sum(),
+        requests: Arc::new(requests),
+        ..batch.clone()
+    }
+}
+
+/// The reply to one half, a part for each of its callers.
+fn own_parts(reply: BatchReply, callers: usize) -> Vec<Result<Bytes, Status>> {
+    let of_error = |error| match error {
+        BatchError::Upstream(status) => status,
+        other => Status::internal(other.to_string()),
+    };
+    match reply.split(callers) {
+        Ok(parts) => parts.map(|part| part.map_err(of_error)).collect(),
+        Err(error) => vec![Err(of_error(error)); callers],
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,189 @@
+//! Who is sent again and who is not, in virtual time.
+
+use std::sync::Mutex;
+
+use prometheus::Opts;
+use prost::Message;
+use tonic::Code;
+use tower::service_fn;
+
+use super::*;
+use crate::{
+    batch::ClosedBy,
+    policy::{Policy, Retry},
+    proto::mqtt::OldCreateSession,
+    wire::Scan,
+};
+
+type Sent = Arc<Mutex<Vec<Vec<String>>>>;
+
+fn on_error(bisect: &[Code], retry: Option<(u32, &[Code])>) -> OnError {
+    OnError {
+        bisect: bisect.to_vec(),
+        retry: retry.map(|(attempts, on)| Retry {
+            attempts,
+            on: on.to_vec(),
+            backoff: Duration::from_millis(10),
+        }),
+    }
+}
+
+fn client(call: &Call) -> String {
+    let old = OldCreateSession::decode(&call.piece.message()[..]);
+    old.expect("a message of this test").client_id
+}
+
+fn batch(clients: &[String]) -> Batch<Call> {
+    let policy = Policy::embedded();
+    let call = |client: &String| {
+        let message = OldCreateSession {
+            client_id: client.clone(),
+            session: Bytes::from_static(b"s"),
+        };
+        let Ok(Scan::Merge(piece)) = policy.methods[0].plan.scan(&message.encode_to_vec().into())
+        else {
+            panic!("a session merges");
+        };
+        Call {
+            method: 0,
+            group: 0,
+            piece,
+            identity: None,
+            deadline: None,
+        }
+    };
+    Batch {
+        requests: Arc::new(clients.iter().map(call).collect()),
+        entries: u32::try_from(clients.len()).expect("few"),
+        bytes: 0,
+        closed_by: ClosedBy::Full,
+        deadline: None,
+        backlog: 0,
+    }
+}
+
+fn counted() -> IntCounterVec {
+    IntCounterVec::new(Opts::new("again", "again"), &["reason"]).expect("a metric")
+}
+
+/// An upstream that answers by `answer` and what it was sent.
+fn front(
+    rules: OnError,
+    answer: impl Fn(usize, &[String]) -> Option<Status> + Send + Sync + Clone + 'static,
+) -> (
+    impl Service<Batch<Call>, Response = BatchReply, Error = Status> + Clone,
+    Sent,
+    IntCounterVec,
+) {
+    let (sent, counted) = (Sent::default(), counted());
+    let seen = Arc::clone(&sent);
+    let upstream = service_fn(move |batch: Batch<Call>| {
+        let clients: Vec<_> = batch.requests.iter().map(client).collect();
+        let mut seen = seen.lock().expect("no holder panics");
+        let refused = answer(seen.len(), &clients);
+        seen.push(clients);
+        std::future::ready(refused.map_or(Ok(BatchReply::Same(Bytes::new())), Err))
+    });
+    let layer = AgainLayer::new(vec![rules], Duration::from_secs(10), counted.clone());
+    (layer.layer(upstream), sent, counted)
+}
+
+fn names(count: usize) -> Vec<String> {
+    (0..count).map(|n| format!("client-{n}")).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_rejected_batch_the_innocent_succeed_and_the_poison_gets_its_own_error() {
+    let mut clients = names(100);
+    let poison = [17, 80];
+    for at in poison {
+        clients[at] = format!("poison-{at}");
+    }
+    let rules = on_error(&[Code::InvalidArgument], None);
+    let (front, sent, counted) = front(rules, |_, clients| {
+        let poison = clients.iter().find(|client| client.starts_with("poison"))?;
+        Some(Status::invalid_argument(poison))
+    });
+    let reply = front.oneshot(batch(&clients)).await.expect("parts");
+    let parts = own_parts(reply, clients.len());
+    for (at, part) in parts.iter().enumerate() {
+        match part {
+            Ok(_) => assert!(!poison.contains(&at)),
+            Err(status) => assert_eq!(status.message(), clients[at], "its own error"),
+        }
+    }
+    assert_eq!(parts.iter().filter(|part| part.is_err()).count(), 2);
+    let sent = sent.lock().expect("no holder panics");
+    // Two a level of halving, for each of two: 2·2·log2(100), and the first.
+    assert!(sent.len() <= 2 * 2 * 7 + 1, "{} batches", sent.len());
+    let again = counted.with_label_values(&["bisect"]).get();
+    assert_eq!(again, sent.len() as u64 - 1);
+    // What was taken was taken once, and in its order.
+    let taken = sent
+        .iter()
+        .filter(|batch| batch.iter().all(|c| c.starts_with("client")));
+    let taken: Vec<_> = taken.flatten().cloned().collect();
+    let innocent: Vec<_> = clients
+        .into_iter()
+        .filter(|c| c.starts_with("client"))
+        .collect();
+    assert_eq!(taken, innocent);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_status_that_proves_nothing_is_never_bisected_and_a_batch_never_sent_again_unasked() {
+    for code in [Code::Unavailable, Code::Unknown, Code::Internal] {
+        for rules in [OnError::default(), on_error(&[Code::InvalidArgument], None)] {
+            let (front, sent, _) = front(rules, move |_, _| Some(Status::new(code, "no")));
+            let error = front
+                .oneshot(batch(&names(8)))
+                .await
+                .expect_err("it failed");
+            assert_eq!((error.code(), error.message()), (code, "no"));
+            assert_eq!(sent.lock().expect("no holder panics").len(), 1);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_hides_what_passes_within_the_callers_time_and_not_longer() {
+    let rules = || on_error(&[], Some((8, &[Code::Unavailable])));
+    let away = |attempt, _: &[String]| (attempt < 3).then(|| Status::unavailable("no leader"));
+    let (served, sent, counted) = front(rules(), away);
+    served
+        .oneshot(batch(&names(3)))
+        .await
+        .expect("the leader is back");
+    assert_eq!(sent.lock().expect("no holder panics").len(), 4);
+    assert_eq!(counted.with_label_values(&["retry"]).get(), 3);
+
+    let (hurried, sent, _) = front(rules(), away);
+    let mut batch = batch(&names(3));
+    let soon = Instant::now() + Duration::from_millis(1);
+    batch.deadline = Some(soon.into());
+    let error = hurried.oneshot(batch).await.expect_err("its time is up");
+    assert_eq!(error.code(), Code::Unavailable);
+    assert_eq!(sent.lock().expect("no holder panics").len(), 1);
+
+    let (other, sent, _) = front(rules(), |_, _| Some(Status::aborted("no")));
+    let error = other
+        .oneshot(self::batch(&names(3)))
+        .await
+        .expect_err("it failed");
+    assert_eq!(error.code(), Code::Aborted);
+    assert_eq!(sent.lock().expect("no holder panics").len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upstream_that_fails_everything_is_not_sent_everything_again() {
+    let rules = on_error(&[], Some((2, &[Code::Unavailable])));
+    let (front, sent, counted) = front(rules, |_, _| Some(Status::unavailable("no")));
+    let batches = 400;
+    for _ in 0..batches {
+        let answer = front.clone().oneshot(batch(&names(1))).await;
+        assert_eq!(answer.expect_err("it failed").code(), Code::Unavailable);
+    }
+    let sent = sent.lock().expect("no holder panics").len();
+    assert!(sent > batches && sent < 2 * batches, "{sent}");
+    assert!(counted.with_label_values(&["no_budget"]).get() > 0);
+}
