@@ -103,6 +103,13 @@ async fn join(file: NodeFile) -> Result<ExitCode> {
         // Nothing that is held can be answered any more, and the others elect
         // another leader the sooner this one is gone.
         eprintln!("error: a Raft group of this node has stopped: {fault}");
+        // Closed in order even so: a database that is still written while the
+        // process ends takes it down with a signal, which says nothing. What
+        // does not close in time is left to the restart.
+        let closing = tokio::time::timeout(DRAIN_PATIENCE, member.shutdown());
+        if let Ok(Err(error)) = closing.await {
+            tracing::warn!("the Raft groups did not close in order: {error}");
+        }
         return Ok(ExitCode::FAILURE);
     }
     eprintln!(
