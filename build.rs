@@ -12,6 +12,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut compiler = protox::Compiler::new(["proto"])?;
     compiler.include_imports(true).open_files([
         "meta/mqtt.proto",
+        "meta/common.proto",
         "ferry/raft.proto",
         "ferry/cluster.proto",
     ])?;

@@ -43,9 +43,13 @@ pub mod wire;
 #[cfg(feature = "full")]
 #[allow(missing_docs, unreachable_pub, clippy::all)]
 pub mod proto {
-    /// RobustMQ's session service, which ferry speaks to its own nodes too.
+    /// RobustMQ's sessions and subscriptions, which ferry's own nodes serve too.
     pub mod mqtt {
         tonic::include_proto!("meta.service.mqtt");
+    }
+    /// RobustMQ's consumer offsets, keys and values, likewise.
+    pub mod meta {
+        tonic::include_proto!("meta.service.common");
     }
     /// What the members of a cluster say to each other.
     pub mod raft {

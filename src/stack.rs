@@ -47,8 +47,8 @@ pub enum StackError {
     Metrics(#[from] prometheus::Error),
     /// The embedded group has no such write.
     #[error(
-        "method {path}: the embedded group batches only {}; name endpoints in the policy's upstream",
-        upstreams::CREATE_SESSION
+        "method {path}: the embedded groups have no such write; name endpoints in the policy's \
+         upstream"
     )]
     NotEmbedded {
         /// The method's path.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use ferry::{
     accept::frame::framed,
     proto::mqtt::{CreateSessionRequest, OldCreateSession},
-    raft::command::CLIENT_ID_MAX,
+    raft::command::NAME_MAX,
 };
 use h2::Reason;
 use prost::Message;
@@ -147,7 +147,7 @@ async fn an_empty_client_id_in_a_batch_is_named_by_its_place_and_disturbs_nobody
 
 #[tokio::test]
 async fn an_over_long_client_id_is_refused_and_disturbs_nobody() {
-    let long = "x".repeat(CLIENT_ID_MAX + 1);
+    let long = "x".repeat(NAME_MAX + 1);
     let words = ["client_id: 65536 bytes", "at most 65535", "shorten it"];
     refused(old_form(&long, SESSION), Code::InvalidArgument, &words).await;
     let body = batch_form(&[("y", SESSION), (&long, SESSION)]);
@@ -184,7 +184,7 @@ async fn five_mebibytes_of_session_are_refused_again_and_again_and_disturb_nobod
 #[tokio::test]
 async fn an_unknown_method_is_unimplemented_and_disturbs_nobody() {
     for path in [
-        "/meta.service.mqtt.MqttService/SetSubscribe",
+        "/meta.service.mqtt.MqttService/Subscribe",
         "/no.such.Service/Method",
         "/",
     ] {

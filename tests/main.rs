@@ -14,6 +14,7 @@ mod deploy;
 mod etcd;
 mod forwarding;
 mod groups;
+mod hot_writes;
 mod lifecycle;
 mod overload;
 mod page;

@@ -210,6 +210,12 @@ impl Types {
             .find(|field| field.number == number)
     }
 
+    /// Drops the fields of type `message` whose numbers `lifted` holds.
+    pub(super) fn forget(&mut self, message: usize, lifted: impl Fn(u32) -> bool) {
+        let fields = &mut self.messages[message].fields;
+        fields.retain(|field| !lifted(field.number));
+    }
+
     /// Everything that was added.
     pub(super) fn into_messages(self) -> Vec<Message> {
         self.messages

@@ -14,10 +14,10 @@ use super::{
     rules::{Method, Mode},
     section::At,
 };
-use crate::wire::{KeyUse, Lift, LiftedField, Plan, Shape};
-
-/// What the embedded group serves; it has no way to apply anything else.
-const EMBEDDED: &str = "meta.service.mqtt.MqttService/CreateSession";
+use crate::{
+    raft::command::Kind as Write,
+    wire::{Condition, Is, KeyUse, Lift, LiftedField, Plan, Shape},
+};
 
 /// The embedded group keeps a key's length in 16 bits, as MQTT does.
 const MAX_KEY: usize = 65_535;
@@ -69,13 +69,18 @@ fn check(
             );
         }
     };
-    if embedded && selector.value != EMBEDDED {
-        let what = format!("the embedded group serves {EMBEDDED} only; name endpoints for others");
-        return found.add(
-            selector.at,
-            format!("{}.selector: {}: {what}", file.path, selector.value),
-        );
-    }
+    let write = match (embedded, Write::of_selector(&selector.value)) {
+        (false, _) => None,
+        (true, Some(write)) => Some(write),
+        (true, None) => {
+            let served = Write::ALL.map(Write::selector).join(", ");
+            let what = format!("the embedded group takes {served}; name endpoints for others");
+            return found.add(
+                selector.at,
+                format!("{}.selector: {}: {what}", file.path, selector.value),
+            );
+        }
+    };
     if method.is_client_streaming() || method.is_server_streaming() {
         let what =
             "streams: must have one request and one reply; take it off the list to forward it";
@@ -100,7 +105,7 @@ fn check(
             form.target.name()
         ),
         mode: file.mode.as_ref().map_or(Mode::Enforce, |mode| mode.value),
-        plan: Arc::new(plan(&file, &method, &form, (descriptors, embedded), found)?),
+        plan: Arc::new(plan(&file, &method, &form, (descriptors, write), found)?),
         window,
         queue,
         max_partitions,
@@ -109,15 +114,26 @@ fn check(
     })
 }
 
-/// Resolves the names of `file` into the plan for `method`.
+/// Resolves the names of `file` into the plan for `method`; `write` is what the
+/// embedded group makes of it, if there is one.
 fn plan(
     file: &MethodFile,
     method: &MethodDescriptor,
     form: &Form,
-    (descriptors, embedded): (&Descriptors, bool),
+    (descriptors, write): (&Descriptors, Option<Write>),
     found: &mut Found,
 ) -> Option<Plan> {
     let (request, entry) = (method.input(), &form.entry);
+    if let Some(write) = write.filter(|write| write.batched_field() != form.batched.number()) {
+        let At { value: name, at } = &file.batched_field;
+        let what = format!(
+            "{}.batched_field: {name}: is field {}; the embedded group reads entries from field {}",
+            file.path,
+            form.batched.number(),
+            write.batched_field()
+        );
+        return found.add(*at, what);
+    }
     let keys = entry_fields(
         entry,
         &file.entry_key,
@@ -160,6 +176,13 @@ fn plan(
     };
     let mut types = Types::default();
     let request_type = types.own(&request);
+    if let Some(lift) = lift.iter().find(|lift| lift.from == request.full_name()) {
+        // A single form that is part of the same message: its fields are
+        // lifted, and no longer what parts calls.
+        types.forget(request_type, |number| {
+            lift.fields.iter().any(|lifted| lifted.from == number)
+        });
+    }
     let mut entry_type = request_type;
     if form.wrap.is_none() {
         entry_type = types.own(entry);
@@ -169,7 +192,7 @@ fn plan(
     for field in &required {
         types.field_mut(entry_type, field.number())?.require = true;
     }
-    if embedded {
+    if write.is_some() {
         for key in &keys {
             types.field_mut(entry_type, key.number())?.max_len = Some(MAX_KEY);
         }
@@ -177,6 +200,14 @@ fn plan(
     for (number, bound) in bounds? {
         types.field_mut(entry_type, number)?.max_len = Some(bound);
     }
+    let mut alone_if = alone_if?;
+    // Not a matter of the policy: merged, a conditional write would be judged
+    // together with calls that expect nothing.
+    let condition = write.and_then(Write::condition).map(|path| Condition {
+        path: path.to_vec(),
+        is: Is::Present,
+    });
+    alone_if.extend(condition.filter(|condition| !alone_if.contains(condition)));
     let shape = Shape {
         messages: types.into_messages(),
         request: request_type,
@@ -186,7 +217,7 @@ fn plan(
         entry_key: keys.iter().map(FieldDescriptor::number).collect(),
         keys: use_of_keys?,
         discriminators: discriminators?,
-        alone_if: alone_if?,
+        alone_if,
         reply: reply?,
     };
     match Plan::new(shape) {

@@ -2,27 +2,25 @@
 //!
 //! Inserting into RocksDB is what a small write costs most of, and now and then
 //! it has to wait for a flush; neither may hold up the threads that serve
-//! calls. One apply call is one write batch: its keys are sorted, since the
-//! skip list takes neighbours faster than strangers, and stably, so that of two
-//! equal keys the later wins.
+//! calls. One load is one write batch, or more where it has conditional writes,
+//! each of which has to see those before it; with each batch goes the position
+//! that it brings the state to.
 
 use std::{
     io,
-    ops::Range,
     sync::{Arc, Mutex, PoisonError, atomic::Ordering, mpsc},
     thread::{self, JoinHandle},
 };
 
 use openraft::{EntryPayload, storage::ApplyResponder};
-use rocksdb::WriteBatch;
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
-    command::{Applied, Change, Command},
-    keys,
+    command::{Applied, CommandError},
     metrics::RaftMetrics,
+    pending::{Pending, Scratch},
     recent::weight,
-    state::{self, Position, StateStore},
+    state::{self, StateStore},
     types::{Entry, StoredMembership, Types},
 };
 
@@ -91,18 +89,6 @@ impl Drop for ApplyThread {
     }
 }
 
-/// Memory that is used again for the next load.
-#[derive(Default)]
-struct Scratch {
-    keys: Vec<u8>,
-}
-
-/// One change, its key in the scratch memory; no value deletes.
-struct Slot<'a> {
-    key: Range<usize>,
-    value: Option<&'a [u8]>,
-}
-
 fn apply(
     store: &StateStore,
     metrics: &RaftMetrics,
@@ -113,17 +99,26 @@ fn apply(
         return Ok(());
     };
     let begin = Instant::now();
-    let mut position = Position {
-        applied: Some(last.log_id),
-        ..store.position()
-    };
+    let db = store.database.get()?;
+    let mut position = store.position();
     let mut new_membership = false;
     let mut results = Vec::with_capacity(load.entries.len());
-    let mut slots = Vec::new();
-    scratch.keys.clear();
+    let mut pending = Pending::new(scratch);
     for entry in &load.entries {
         results.push(match &entry.payload {
-            EntryPayload::Normal(command) => collect(command, &mut scratch.keys, &mut slots),
+            EntryPayload::Normal(command) => match pending.collect(command) {
+                Err(foreign) => return Err(unknown(entry, &foreign)),
+                Ok(Err(malformed)) => malformed,
+                Ok(Ok(mut collected)) if collected.is_conditional() => {
+                    if collected.has_offsets_before() {
+                        let mut batch = pending.batch_before(&mut collected);
+                        position.write(&mut batch, new_membership)?;
+                        state::write(&db, batch)?;
+                    }
+                    pending.judge(&db, store, &collected)?
+                }
+                Ok(Ok(_)) => Applied::Done,
+            },
             EntryPayload::Blank => Applied::Done,
             EntryPayload::Membership(membership) => {
                 position.membership = StoredMembership::new(Some(entry.log_id), membership.clone());
@@ -131,10 +126,10 @@ fn apply(
                 Applied::Done
             }
         });
+        position.applied = Some(entry.log_id);
     }
-    let mut batch = sorted(&scratch.keys, slots);
+    let mut batch = pending.into_batch();
     position.write(&mut batch, new_membership)?;
-    let db = store.database.get()?;
     state::write(&db, batch)?;
     drop(db);
     store
@@ -151,47 +146,9 @@ fn apply(
     Ok(())
 }
 
-/// Collects a command's changes; of one that does not parse, none.
-fn collect<'a>(command: &'a Command, keys: &mut Vec<u8>, slots: &mut Vec<Slot<'a>>) -> Applied {
-    let (keys_before, slots_before) = (keys.len(), slots.len());
-    let parsed = command.changes(|change| {
-        let (client_id, value) = match change {
-            Change::Put { client_id, session } => (client_id, Some(session)),
-            Change::Delete { client_id } => (client_id, None),
-        };
-        let start = keys.len();
-        keys.push(keys::SESSIONS);
-        keys.extend_from_slice(client_id);
-        slots.push(Slot {
-            key: start..keys.len(),
-            value,
-        });
-    });
-    if parsed.is_ok() {
-        return Applied::Done;
-    }
-    keys.truncate(keys_before);
-    slots.truncate(slots_before);
-    Applied::Malformed
-}
-
-/// The changes as a write batch in key order; of equal keys, only the last.
-fn sorted(keys: &[u8], mut slots: Vec<Slot<'_>>) -> WriteBatch {
-    slots.sort_by(|a, b| keys[a.key.clone()].cmp(&keys[b.key.clone()]));
-    let mut batch = WriteBatch::default();
-    let mut slots = slots.into_iter().peekable();
-    while let Some(slot) = slots.next() {
-        let key = &keys[slot.key];
-        if slots
-            .peek()
-            .is_some_and(|later| keys[later.key.clone()] == *key)
-        {
-            continue;
-        }
-        match slot.value {
-            Some(value) => batch.put(key, value),
-            None => batch.delete(key),
-        }
-    }
-    batch
+fn unknown(entry: &Entry, foreign: &CommandError) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("log entry {}: {foreign}", entry.log_id.index),
+    )
 }

@@ -22,7 +22,7 @@ use tokio::sync::oneshot;
 
 pub use super::types::ProposeError;
 use super::{
-    command::Command,
+    command::{Command, CommandError},
     directory::group_home,
     groups::{Groups, Home},
     line::{Line, Proposal},
@@ -35,6 +35,7 @@ use super::{
     settings::{GroupSettings, OpenError},
     state::StateStore,
     types::{Answer, Types},
+    view::View,
 };
 
 /// How long a shutdown waits for what was committed to be applied.
@@ -162,11 +163,18 @@ impl Group {
 
     fn enter(&self, command: Command, entries: u32) -> oneshot::Receiver<Answer> {
         let (answer, answered) = oneshot::channel();
-        self.0.line.enter(Proposal {
-            command,
-            entries,
-            answer,
-        });
+        // Once in the log it would stop every replica for good.
+        match command.kind() {
+            Err(foreign @ CommandError::Foreign { .. }) => {
+                let why = foreign.to_string().into();
+                answer.send(Err(ProposeError::Refused(why))).ok();
+            }
+            _ => self.0.line.enter(Proposal {
+                command,
+                entries,
+                answer,
+            }),
+        }
         answered
     }
 
@@ -192,10 +200,16 @@ impl Group {
         self.0.route.as_ref()
     }
 
+    /// What this node has applied.
+    #[must_use]
+    pub fn view(&self) -> View {
+        View::new(Arc::clone(&self.0.state))
+    }
+
     /// The applied sessions.
     #[must_use]
     pub fn sessions(&self) -> Sessions {
-        Sessions::new(Arc::clone(&self.0.state))
+        self.view().sessions()
     }
 
     /// Whether the group takes writes: it runs, and this node leads it or, in a

@@ -30,6 +30,7 @@ mod member;
 mod membership;
 mod metrics;
 mod network;
+mod pending;
 mod read;
 mod recent;
 mod runtime;
@@ -38,6 +39,7 @@ mod settings;
 mod snapshot;
 mod state;
 mod types;
+mod view;
 
 #[cfg(test)]
 mod tests;
@@ -55,3 +57,4 @@ pub use read::Read;
 pub use runtime::Runtime;
 pub use sessions::Sessions;
 pub use settings::{GroupSettings, OpenError};
+pub use view::View;

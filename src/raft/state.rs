@@ -108,6 +108,19 @@ impl StateStore {
         self.home.join(SNAPSHOT)
     }
 
+    /// The error for a record that is not what this version writes there.
+    pub(crate) fn damaged(&self, key: &[u8]) -> io::Error {
+        io::Error::new(
+            ErrorKind::InvalidData,
+            format!(
+                "state of {}: the record under {} is damaged; restore the data directory from a \
+                 backup",
+                self.home.display(),
+                key.escape_ascii()
+            ),
+        )
+    }
+
     /// Bytes the state takes up on disk, roughly.
     pub(crate) fn stored_bytes(&self) -> u64 {
         let property = rocksdb::properties::ESTIMATE_LIVE_DATA_SIZE;

@@ -12,16 +12,13 @@ use crate::{
     forward::Forward,
     meta::MetaService,
     policy::{Method, Policy, Upstream},
-    proto::mqtt::mqtt_service_server::MqttServiceServer,
+    proto::{
+        meta::meta_service_service_server::MetaServiceServiceServer,
+        mqtt::mqtt_service_server::MqttServiceServer,
+    },
     raft::{Groups, command::Kind},
     upstream::{Embedded, Led, Remote, RemoteClient, Target},
 };
-
-/// The write that the embedded group takes in batches.
-pub(super) const CREATE_SESSION: &str = "/meta.service.mqtt.MqttService/CreateSession";
-/// The fields of its entries that decide their group: `client_id`. They are the
-/// node's, not the policy's: whoever reads or deletes must find the same group.
-const CREATE_SESSION_KEY: [u32; 1] = [1];
 
 /// One service for each Raft group, and one if there are none.
 pub(super) struct Lines {
@@ -75,18 +72,14 @@ pub(super) fn embedded(
 ) -> Result<(Lines, Forward), StackError> {
     let (mut targets, mut keys) = (Vec::new(), Vec::new());
     for method in methods {
-        let (kind, fields) = match &*method.path {
-            CREATE_SESSION => (Kind::CreateSession, CREATE_SESSION_KEY),
-            path => {
-                return Err(StackError::NotEmbedded {
-                    path: path.to_owned(),
-                });
-            }
-        };
+        let kind = method.path.strip_prefix('/').and_then(Kind::of_selector);
+        let kind = kind.ok_or_else(|| StackError::NotEmbedded {
+            path: method.path.clone(),
+        })?;
         targets.push((kind, target(method)));
         keys.push(GroupKey {
             plan: Arc::clone(&method.plan),
-            fields: fields.to_vec(),
+            fields: kind.group_key().to_vec(),
         });
     }
     let upstream = Embedded::new(groups.clone(), targets, timeout);
@@ -96,11 +89,10 @@ pub(super) fn embedded(
         services: services.collect(),
         keys,
     };
-    let service = MqttServiceServer::new(MetaService::new(groups.clone()));
-    Ok((
-        lines,
-        Forward::Local(Box::new(Routes::new(service).prepare())),
-    ))
+    let service = MetaService::new(groups.clone());
+    let routes = Routes::new(MqttServiceServer::new(service.clone()))
+        .add_service(MetaServiceServiceServer::new(service));
+    Ok((lines, Forward::Local(Box::new(routes.prepare()))))
 }
 
 fn remote(

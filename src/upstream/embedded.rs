@@ -67,7 +67,11 @@ impl Service<Batch<Call>> for Embedded {
             let applied = group.propose(command(*kind, target, &batch), batch.entries);
             late(timeout, async {
                 match applied.await {
-                    Ok(Applied::Done) => Ok(BatchReply::Same(Bytes::new())),
+                    Ok(Applied::Done) => Ok(BatchReply::Same(Bytes::from_static(kind.reply()))),
+                    // The rule of its kind keeps a conditional write out of batches.
+                    Ok(Applied::Conflict) => Err(Status::internal(
+                        "the batch expects offsets, and a conditional write shares no batch",
+                    )),
                     Ok(Applied::Malformed) => Err(Status::internal(
                         "the batch could not be applied: it does not parse",
                     )),

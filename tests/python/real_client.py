@@ -2,7 +2,9 @@
 
 It makes many concurrent CreateSession calls of one session each, as a client
 up to v0.3.2 does, wants OK for every one, and reads the sessions back: all in
-one stream, and a sample one by one. It exits 0 only if every byte is there.
+one stream, and a sample one by one. Then it does the same, in the single form,
+with subscriptions, consumer offsets and values. It exits 0 only if every byte is
+there.
 
 The few protobuf fields are encoded by hand, so that nothing is generated and
 nothing but grpcio is installed.
@@ -109,6 +111,53 @@ class Client:
             await channel.close()
 
 
+async def other_writes(target, count):
+    """Old single forms of the other hot writes, at once; all of them OK."""
+    common = "/meta.service.common.MetaServiceService/"
+    async with grpc.aio.insecure_channel(target) as channel:
+
+        async def call(path, request):
+            return await channel.unary_unary(path)(request, timeout=CALL_SECONDS)
+
+        def text(number, value):
+            return field(number, value.encode())
+
+        def subscribe(number):
+            return call(
+                SERVICE + "SetSubscribe",
+                text(1, f"c{number}") + text(2, "a/#") + field(3, f"sub {number}".encode()),
+            )
+
+        def offset(number):
+            # shard_name=2, offset=3; in an entry of group=1, tenant=3.
+            record = text(2, f"s{number}") + varint(3 << 3) + varint(number)
+            entry = text(1, "g") + field(2, record) + text(3, "t")
+            return call(common + "SaveOffsetData", field(2, entry))
+
+        def value(number):
+            return call(common + "Set", text(1, f"k/{number:05}") + text(2, f"value {number:05}"))
+
+        for name, write, want in (
+            ("SetSubscribe", subscribe, b""),
+            ("SaveOffsetData", offset, b"\x08\x01"),
+            ("Set", value, b""),
+        ):
+            replies = await asyncio.gather(*(write(number) for number in range(count)))
+            if set(replies) != {want}:
+                raise SystemExit(f"{name}: replies {set(replies)!r}, want {want!r} of each")
+
+        stream = channel.unary_stream(SERVICE + "ListSubscribe")(b"", timeout=CALL_SECONDS)
+        listed = {session_of(message) async for message in stream}
+        if listed != {f"sub {number}".encode() for number in range(count)}:
+            raise SystemExit(f"ListSubscribe: {len(listed)} of {count} subscriptions, or others")
+        got = await call(common + "GetPrefix", text(1, "k/"))
+        if got != b"".join(text(1, f"value {number:05}") for number in range(count)):
+            raise SystemExit("GetPrefix: the values differ from what was acknowledged")
+        kept = await call(common + "GetOffsetData", text(1, "t") + text(2, "g"))
+        if kept.count(b"\x12") < count:
+            raise SystemExit(f"GetOffsetData: fewer than {count} offsets")
+
+
 async def run(args):
     client_ids = [f"{args.prefix}-{number}" for number in range(args.count)]
     client = Client(args.target, args.connections)
@@ -147,9 +196,14 @@ async def run(args):
         raise SystemExit(f"ListSession: {error.code().name}: {error.details()}") from error
     finally:
         await client.close()
+    try:
+        await other_writes(args.target, args.others)
+    except grpc.aio.AioRpcError as error:
+        raise SystemExit(f"another write: {error.code().name}: {error.details()}") from error
     print(
         f"{args.count} created in {seconds:.2f} s, all read back,"
-        f" {len(sample)} of them one by one: every byte equal"
+        f" {len(sample)} of them one by one: every byte equal;"
+        f" {args.others} subscriptions, offsets and values likewise"
     )
 
 
@@ -166,6 +220,7 @@ def main():
     parser.add_argument("--count", type=positive, default=2000, help="concurrent calls")
     parser.add_argument("--connections", type=positive, default=8)
     parser.add_argument("--sample", type=positive, default=100, help="read one by one")
+    parser.add_argument("--others", type=positive, default=300, help="calls of each other write")
     parser.add_argument("--prefix", default="python", help="of every client_id")
     asyncio.run(run(parser.parse_args()))
 

@@ -103,8 +103,8 @@ impl Line {
 
     pub(crate) async fn delete(&self, client_id: &str) -> Status {
         let request = DeleteSessionRequest {
-            tenant: String::new(),
             client_id: client_id.into(),
+            ..DeleteSessionRequest::default()
         };
         self.ask(grpc(DELETE), frame(&request)).await.status()
     }

@@ -4,14 +4,14 @@
 use std::{net::SocketAddr, path::Path};
 
 use ferry::{
-    policy::{Policy, Source},
+    policy::{Listen, Policy, Source, Upstream},
     raft::Groups,
     stack::{self, Stack},
     telemetry::Metrics,
 };
 use tempfile::TempDir;
 
-use super::{admin, client::Line, until};
+use super::{WITHIN, admin, client::Line, until};
 
 /// CreateSession as both shipped policies have it, but patient: what waits in
 /// a test waits for the test.
@@ -47,7 +47,33 @@ impl Served {
         let home = tempfile::tempdir().expect("a temporary directory can be made");
         let data_dir = home.path().join("ferry-data");
         let upstream = format!("  embedded: {{data_dir: {}{more}}}", data_dir.display());
-        let (policy, metrics) = (policy(&upstream), Metrics::default());
+        Self::over_groups_in(home, policy(&upstream)).await
+    }
+
+    /// As `ferry proxy` is without a policy file, over so many groups.
+    pub(crate) async fn built_in(groups: u32) -> Self {
+        let home = tempfile::tempdir().expect("a temporary directory can be made");
+        let mut policy = Policy::embedded();
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        policy.listen = vec![Listen::Tcp(any)];
+        policy.admin = Some(any);
+        if let Upstream::Embedded {
+            data_dir,
+            groups: count,
+            ..
+        } = &mut policy.upstream
+        {
+            *data_dir = home.path().join("ferry-data");
+            *count = groups.try_into().expect("at least one");
+        }
+        for method in &mut policy.methods {
+            method.queue.max_wait = WITHIN;
+        }
+        Self::over_groups_in(home, policy).await
+    }
+
+    async fn over_groups_in(home: TempDir, policy: Policy) -> Self {
+        let metrics = Metrics::default();
         let groups = stack::open_groups(&policy, &metrics).await;
         let groups = groups.expect("an empty directory").expect("it is embedded");
         let served = Self {

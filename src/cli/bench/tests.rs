@@ -15,7 +15,8 @@ use tonic::{Request, Response, Status};
 use super::{plan::tests::plan, *};
 use crate::proto::mqtt::{
     CreateSessionReply, CreateSessionRequest, DeleteSessionReply, DeleteSessionRequest,
-    ListSessionReply, ListSessionRequest,
+    DeleteSubscribeReply, DeleteSubscribeRequest, ListSessionReply, ListSessionRequest,
+    ListSubscribeReply, ListSubscribeRequest, SetSubscribeReply, SetSubscribeRequest,
     mqtt_service_server::{MqttService, MqttServiceServer},
 };
 
@@ -97,6 +98,29 @@ impl MqttService for Stage {
         &self,
         _: Request<ListSessionRequest>,
     ) -> Result<Response<Self::ListSessionStream>, Status> {
+        Err(Status::unimplemented("the load lists nothing"))
+    }
+
+    async fn set_subscribe(
+        &self,
+        _: Request<SetSubscribeRequest>,
+    ) -> Result<Response<SetSubscribeReply>, Status> {
+        Err(Status::unimplemented("the load subscribes to nothing"))
+    }
+
+    async fn delete_subscribe(
+        &self,
+        _: Request<DeleteSubscribeRequest>,
+    ) -> Result<Response<DeleteSubscribeReply>, Status> {
+        Err(Status::unimplemented("the load deletes nothing"))
+    }
+
+    type ListSubscribeStream = tonic::codegen::BoxStream<ListSubscribeReply>;
+
+    async fn list_subscribe(
+        &self,
+        _: Request<ListSubscribeRequest>,
+    ) -> Result<Response<Self::ListSubscribeStream>, Status> {
         Err(Status::unimplemented("the load lists nothing"))
     }
 }

@@ -254,7 +254,7 @@ const CASES: &[(&str, &str, &str)] = &[
     (
         "MqttService/CreateSession",
         "MqttService/CreateSesion",
-        "line 15, column 15: methods[0].selector: meta.service.mqtt.MqttService/CreateSesion: meta.service.mqtt.MqttService has no method CreateSesion; did you mean CreateSession?; it has CreateSession, DeleteSession, ListSession",
+        "line 15, column 15: methods[0].selector: meta.service.mqtt.MqttService/CreateSesion: meta.service.mqtt.MqttService has no method CreateSesion; did you mean CreateSession?; it has CreateSession, DeleteSession, ListSession, SetSubscribe, DeleteSubscribe, ListSubscribe",
     ),
     (
         "selector: meta",
@@ -267,9 +267,9 @@ const CASES: &[(&str, &str, &str)] = &[
         "line 17, column 20: methods[0].batched_field: session: meta.service.mqtt.CreateSessionRequest has no such field; did you mean sessions?; it has sessions",
     ),
     (
-        "MqttService/CreateSession",
-        "MqttService/DeleteSession",
-        "line 17, column 20: methods[0].batched_field: sessions: meta.service.mqtt.DeleteSessionRequest has no such field; it has tenant, client_id",
+        "mqtt.MqttService/CreateSession",
+        "common.MetaServiceService/Exists",
+        "line 17, column 20: methods[0].batched_field: sessions: meta.service.common.ExistsRequest has no such field; it has key",
     ),
     (
         "entry_key: [client_id]",
@@ -382,10 +382,13 @@ fn a_method_that_stands_twice_is_refused() {
 #[test]
 fn the_embedded_group_refuses_methods_that_it_cannot_apply() {
     let yaml = with("endpoints: [http://127.0.0.1:1228]", "embedded: {}");
-    let yaml = yaml.replace("MqttService/CreateSession", "MqttService/DeleteSession");
+    let yaml = yaml.replace(
+        "mqtt.MqttService/CreateSession",
+        "common.MetaServiceService/Heartbeat",
+    );
     assert!(
         faults(&yaml)[0]
-            .contains("the embedded group serves meta.service.mqtt.MqttService/CreateSession only")
+            .contains("the embedded group takes meta.service.mqtt.MqttService/CreateSession, ")
     );
 }
 

@@ -8,10 +8,12 @@ use super::*;
 use crate::{
     batch::{Close, QueueSettings, WindowSettings},
     limit::{Algorithm, LimitSettings},
+    raft::command::{Kind, NAME_MAX},
     wire::{Form, Scan},
 };
 
 const ROBUSTMQ: &str = include_str!("../../../policies/robustmq.yaml");
+const CLUSTER: &str = include_str!("../../../policies/cluster.yaml");
 
 #[test]
 fn the_built_in_policy_loads() {
@@ -50,6 +52,30 @@ fn the_robustmq_policy_loads() {
         ["http://127.0.0.1:1228/"]
     );
     assert_eq!(policy.shed.status, ShedStatus::Unavailable);
+}
+
+#[test]
+fn every_write_that_a_node_takes_batches_before_it_and_is_held_to_its_bounds() {
+    for policy in [Policy::embedded(), load(CLUSTER).expect("it is shipped")] {
+        assert_eq!(policy.methods.len(), Kind::ALL.len());
+        for kind in Kind::ALL {
+            let own = |method: &&Method| method.path[1..] == *kind.selector();
+            let method = policy.methods.iter().find(own);
+            let plan = &method.unwrap_or_else(|| panic!("{kind:?} is missing")).plan;
+            assert_eq!(plan.batched_field(), kind.batched_field());
+            assert_eq!(
+                plan.alone_if().len(),
+                usize::from(kind.condition().is_some())
+            );
+            let mut keys = plan.entry_key().iter();
+            let bounded = |number| {
+                let mut fields = plan.entry_fields();
+                fields.any(|field| field.number == number && field.max_len == Some(NAME_MAX))
+            };
+            assert!(keys.all(|key| bounded(*key)), "{kind:?}");
+            assert!(plan.lift().is_some() || kind == Kind::SaveOffsetData);
+        }
+    }
 }
 
 #[test]

@@ -204,7 +204,7 @@ async fn after_a_shutdown_everything_is_answered_and_nothing_is_written() {
         for (n, proposal) in inside.into_iter().enumerate() {
             match proposal.await {
                 Ok(Applied::Done) => acknowledged.push(format!("{n:03}")),
-                Ok(Applied::Malformed) => panic!("it parses"),
+                Ok(other) => panic!("{other:?}: it parses, and expects nothing"),
                 Err(ProposeError::Refused(_) | ProposeError::Unknown(_)) => {}
             }
         }

@@ -19,6 +19,7 @@ mod groups;
 mod recovery;
 mod store;
 mod suite;
+mod tables;
 
 /// A log id of one leader, as all of these tests have it.
 pub(crate) fn log_id(index: u64) -> LogId {
@@ -55,8 +56,8 @@ pub(crate) fn create(sessions: &[(&str, &str)]) -> Command {
 
 pub(crate) fn delete(client_id: &str) -> Command {
     let message = DeleteSessionRequest {
-        tenant: String::new(),
         client_id: client_id.into(),
+        ..DeleteSessionRequest::default()
     };
     encoded(Kind::DeleteSession, &message.encode_to_vec())
 }

@@ -17,7 +17,7 @@ use prometheus::Registry;
 
 use super::{crash_image, create, delete, listed, log_id, metrics, open};
 use crate::raft::{
-    Group, GroupSettings, Sessions,
+    Group, GroupSettings, View,
     command::{Applied, Command},
     machine::Machine,
     snapshot::SnapshotFile,
@@ -45,7 +45,8 @@ async fn apply(machine: &mut Machine, entries: Vec<Entry>) {
 }
 
 fn get(store: &Arc<StateStore>, client_id: &str) -> Option<String> {
-    let session = Sessions::new(Arc::clone(store))
+    let session = View::new(Arc::clone(store))
+        .sessions()
         .get(client_id.as_bytes())
         .unwrap();
     session.map(|session| String::from_utf8(session.to_vec()).unwrap())
@@ -309,7 +310,7 @@ async fn an_installed_snapshot_is_the_whole_state_and_survives_a_crash() {
     crash_image(to.path(), image.path());
     let left = Arc::new(StateStore::open(image.path()).unwrap());
     assert_eq!(left.position(), sender.position());
-    assert_eq!(Sessions::new(left).count().unwrap(), 100);
+    assert_eq!(View::new(left).sessions().count().unwrap(), 100);
 }
 
 #[tokio::test]
