@@ -15,6 +15,7 @@ mod forwarding;
 mod groups;
 mod lifecycle;
 mod overload;
+mod own_service;
 mod page;
 mod process;
 mod prometheus;
