@@ -18,6 +18,14 @@ CARGO_FLAGS := --release --locked
 # The library core alone: no RocksDB, no sidecar.
 CORE := --no-default-features
 
+# What libFuzzer goes by: codegen flags that a stable compiler takes. Its build
+# has a folder of its own, so these flags touch no other.
+COVERAGE := -Ccodegen-units=1 -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
+	-Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares
+HOST = $(shell rustc -vV | sed -n 's/^host: //p')
+SECONDS ?= 60
+
 # For `make demo DEMO_ARGS='--count 100000'`, and likewise for the benchmarks.
 DEMO_ARGS ?=
 BENCH_ARGS ?=
@@ -60,6 +68,18 @@ bench-fixed: setup-build
 .PHONY: bench-batch-layer
 bench-batch-layer: setup-build
 	cargo bench --locked $(CORE) --bench batch_layer -- $(BENCH_ARGS)
+##: bench-etcd   single puts through ferry against straight at etcd (BENCH_ARGS='--rounds 5')
+.PHONY: bench-etcd
+bench-etcd: setup-bench
+	cargo bench --locked --bench etcd -- $(BENCH_ARGS)
+
+##: fuzz         hostile bytes through the wire code, guided by coverage (SECONDS=60)
+.PHONY: fuzz
+fuzz: setup-build
+	mkdir -p "$(CACHE)/fuzz/corpus"
+	CARGO_TARGET_DIR="$(CACHE)/fuzz/target" RUSTFLAGS='$(COVERAGE)' cargo build --release --locked \
+		--manifest-path fuzz/Cargo.toml --target "$(HOST)"
+	cd "$(CACHE)/fuzz" && "target/$(HOST)/release/wire" -max_total_time=$(SECONDS) -max_len=4096 corpus
 
 ##: lint         formatting, clippy, shell, container, YAML and unit files
 .PHONY: lint

@@ -17,6 +17,7 @@ mod groups;
 mod hot_writes;
 mod lifecycle;
 mod overload;
+mod own_service;
 mod page;
 mod process;
 mod prometheus;

@@ -5,6 +5,8 @@ mod hazards;
 mod merging;
 #[cfg(feature = "full")]
 mod reference;
+#[cfg(feature = "full")]
+mod reference_forms;
 mod sharding;
 mod splitting;
 

@@ -21,12 +21,12 @@ fn create_session() -> Plan {
 }
 
 /// A record encoded in any way that is legal: padded tags and lengths too.
-fn record(number: u32, value: &[u8], widths: (usize, usize)) -> Vec<u8> {
+pub(super) fn record(number: u32, value: &[u8], widths: (usize, usize)) -> Vec<u8> {
     let tag = varint(u64::from(number) << 3 | 2, widths.0);
     [tag, varint(value.len() as u64, widths.1), value.to_vec()].concat()
 }
 
-fn widths() -> impl Strategy<Value = (usize, usize)> {
+pub(super) fn widths() -> impl Strategy<Value = (usize, usize)> {
     prop_oneof![4 => Just((1, 1)), 1 => (1..=3_usize, 1..=5_usize)]
 }
 
@@ -54,8 +54,15 @@ fn request() -> impl Strategy<Value = Vec<u8>> {
 
 /// Valid requests with a few bytes changed, cut off or put in, and pure noise.
 fn hostile() -> impl Strategy<Value = Vec<u8>> {
+    hostile_edits(request())
+}
+
+/// The same for messages of any kind.
+pub(super) fn hostile_edits(
+    valid: impl Strategy<Value = Vec<u8>>,
+) -> impl Strategy<Value = Vec<u8>> {
     let edits = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0..3_u8), 0..4);
-    let mutated = (request(), edits).prop_map(|(mut bytes, edits)| {
+    let mutated = (valid, edits).prop_map(|(mut bytes, edits)| {
         for (at, byte, how) in edits {
             match how {
                 _ if bytes.is_empty() => bytes.push(byte),
