@@ -51,6 +51,14 @@ bench-limiter: setup-build
 chaos: setup-build
 	cargo test $(CARGO_FLAGS) --test main kills_and_cuts -- --ignored --nocapture
 
+##: crash        kill -9 under load, again and again (CYCLES=200, SEED=… to repeat)
+CYCLES ?= 200
+SEED ?=
+.PHONY: crash
+crash: setup-test
+	FERRY_CRASH_CYCLES=$(CYCLES) $(if $(SEED),FERRY_CRASH_SEED=$(SEED)) \
+	  cargo test $(CARGO_FLAGS) --test main -- --nocapture crash::
+
 ##: lint         formatting, clippy, shell, container, YAML and unit files
 .PHONY: lint
 lint: lint-rust lint-files

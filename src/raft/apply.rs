@@ -19,7 +19,7 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     command::{Applied, Change, Command},
-    keys,
+    fail, keys,
     metrics::RaftMetrics,
     recent::weight,
     state::{self, Position, StateStore},
@@ -135,7 +135,9 @@ fn apply(
     let mut batch = sorted(&scratch.keys, slots);
     position.write(&mut batch, new_membership)?;
     let db = store.database.get()?;
+    fail::point(fail::APPLY_WRITE);
     state::write(&db, batch)?;
+    fail::point(fail::APPLY_WRITTEN);
     drop(db);
     store
         .unsnapped_bytes
