@@ -80,6 +80,13 @@ fuzz: setup-build
 	CARGO_TARGET_DIR="$(CACHE)/fuzz/target" RUSTFLAGS='$(COVERAGE)' cargo build --release --locked \
 		--manifest-path fuzz/Cargo.toml --target "$(HOST)"
 	cd "$(CACHE)/fuzz" && "target/$(HOST)/release/wire" -max_total_time=$(SECONDS) -max_len=4096 corpus
+##: crash        kill -9 under load, again and again (CYCLES=200, SEED=… to repeat)
+CYCLES ?= 200
+SEED ?=
+.PHONY: crash
+crash: setup-test
+	FERRY_CRASH_CYCLES=$(CYCLES) $(if $(SEED),FERRY_CRASH_SEED=$(SEED)) \
+	  cargo test $(CARGO_FLAGS) --test main -- --nocapture crash::
 
 ##: lint         formatting, clippy, shell, container, YAML and unit files
 .PHONY: lint

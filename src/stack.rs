@@ -105,6 +105,7 @@ pub async fn open_groups(policy: &Policy, metrics: &Metrics) -> Result<Option<Gr
         pipeline,
         groups,
         runtime,
+        log_max,
     } = &policy.upstream
     else {
         return Ok(None);
@@ -119,6 +120,7 @@ pub async fn open_groups(policy: &Policy, metrics: &Metrics) -> Result<Option<Gr
         policy::Runtime::Dedicated => Runtime::Dedicated,
     };
     settings.identity.groups = groups.get();
+    settings.log_bytes_max = *log_max;
     open_node(settings, metrics).await.map(Some)
 }
 

@@ -7,6 +7,7 @@ use std::{
     process::{ExitStatus, Stdio},
 };
 
+use ferry::raft::fail;
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, BufReader, Lines},
@@ -50,8 +51,22 @@ impl Sidecar {
         Self::run(home, &path).await
     }
 
+    /// Starts with a policy of the test's own in a directory in which one ran
+    /// before; `armed` is where it shall die by itself.
+    pub(crate) async fn armed(home: TempDir, policy: &str, armed: Option<&str>) -> Self {
+        let path = home.path().join("policy.yaml");
+        std::fs::write(&path, policy).expect("the temporary directory is writable");
+        let armed = armed.map(|place| (fail::VARIABLE, place));
+        Self::run_with(home, &path, armed).await
+    }
+
     async fn run(home: TempDir, policy: &Path) -> Self {
+        Self::run_with(home, policy, None).await
+    }
+
+    async fn run_with(home: TempDir, policy: &Path, variable: Option<(&str, &str)>) -> Self {
         let mut process = Command::new(env!("CARGO_BIN_EXE_ferry"))
+            .envs(variable)
             .args(["proxy", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
             .arg("--policy")
             .arg(policy)
@@ -113,6 +128,12 @@ impl Sidecar {
     /// Sends SIGHUP, as an operator does who changed the policy.
     pub(crate) async fn hang_up(&self) {
         self.signal("HUP").await;
+    }
+
+    /// Whether it has died, of whatever cause.
+    pub(crate) fn is_dead(&mut self) -> bool {
+        let status = self.process.try_wait().expect("it is our child");
+        status.is_some()
     }
 
     /// Waits until it has ended by itself; what it kept stays.

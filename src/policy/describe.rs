@@ -70,6 +70,7 @@ fn upstream(policy: &Policy) -> String {
             pipeline,
             groups,
             runtime,
+            log_max,
         } => {
             let groups = match groups.get() {
                 1 => "1 group".to_owned(),
@@ -84,8 +85,9 @@ fn upstream(policy: &Policy) -> String {
                 Pipeline::Serial => "one proposal at a time",
             };
             format!(
-                "embedded Raft in {} ({groups}, {pipeline}{runtime})",
-                data_dir.display()
+                "embedded Raft in {} ({groups}, {pipeline}{runtime}, a snapshot at {} of log)",
+                data_dir.display(),
+                show_size(*log_max)
             )
         }
         Upstream::Remote { endpoints } => {

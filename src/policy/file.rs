@@ -49,6 +49,7 @@ pub(super) enum TargetFile {
         groups: Option<At<u64>>,
         pipeline: Option<At<super::Pipeline>>,
         runtime: Option<At<super::Runtime>>,
+        log_max: Option<At<u64>>,
     },
     Endpoints(Vec<At<String>>),
 }

@@ -1,7 +1,10 @@
 //! What a reload cannot change, since it was taken when ferry started: sockets
 //! and the data directory.
 
-use super::rules::{Listen, Policy, Upstream};
+use super::{
+    rules::{Listen, Policy, Upstream},
+    units::show_size,
+};
 
 /// Every key that differs and cannot, each in a sentence with both values.
 pub(super) fn differences(old: &Policy, new: &Policy) -> Vec<String> {
@@ -27,12 +30,14 @@ pub(super) fn differences(old: &Policy, new: &Policy) -> Vec<String> {
                 pipeline: old_pipeline,
                 groups: old_groups,
                 runtime: old_runtime,
+                log_max: old_log_max,
             },
             Upstream::Embedded {
                 data_dir,
                 pipeline,
                 groups,
                 runtime,
+                log_max,
             },
         ) => {
             let key = |name| format!("upstream.embedded.{name}");
@@ -43,6 +48,8 @@ pub(super) fn differences(old: &Policy, new: &Policy) -> Vec<String> {
             same(&key("pipeline"), show(*old_pipeline), show(*pipeline));
             let show = |runtime| format!("{runtime:?}").to_lowercase();
             same(&key("runtime"), show(*old_runtime), show(*runtime));
+            let show = |bytes: &u64| show_size(*bytes);
+            same(&key("log_max"), show(old_log_max), show(log_max));
         }
         (old, new) => same("upstream", kind(old).to_owned(), kind(new).to_owned()),
     }

@@ -48,7 +48,7 @@ const UPSTREAM: Keys = Keys {
     later: &["tls"],
 };
 const EMBEDDED: Keys = Keys {
-    known: &["data_dir", "groups", "runtime", "pipeline"],
+    known: &["data_dir", "groups", "runtime", "pipeline", "log_max"],
     later: &[],
 };
 const LIMIT: Keys = Keys {
@@ -244,6 +244,7 @@ fn upstream(top: &Section<'_>, found: &mut Found) -> Option<UpstreamFile> {
                 groups: embedded.count("groups", found),
                 pipeline: embedded.choice("pipeline", &pipelines, found),
                 runtime: embedded.choice("runtime", &runtimes, found),
+                log_max: embedded.size("log_max", found),
             }
         }
         (None, Some(node)) => {

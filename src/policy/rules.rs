@@ -88,6 +88,8 @@ pub enum Upstream {
         groups: NonZeroU32,
         /// Which threads their cores run on.
         runtime: Runtime,
+        /// Bytes of log, a group, at which a snapshot lets the log go.
+        log_max: u64,
     },
     /// A gRPC service elsewhere.
     Remote {

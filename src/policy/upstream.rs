@@ -10,6 +10,7 @@ use super::{
     file::{LimitFile, TargetFile, UpstreamFile},
     rules::{Pipeline, Runtime, Upstream},
     section::At,
+    units::show_size,
 };
 use crate::{
     limit::{Algorithm, LimitSettings},
@@ -17,6 +18,9 @@ use crate::{
 };
 
 const DATA_DIR: &str = "ferry-data";
+const LOG_MAX: u64 = 1 << 30;
+/// Smaller, and snapshots would be all that it does.
+const LOG_MAX_LEAST: u64 = 1 << 20;
 const BATCH_TIMEOUT: Duration = Duration::from_secs(10);
 const LIMIT_MIN: u64 = 1;
 const LIMIT_MAX: u64 = 256;
@@ -37,6 +41,7 @@ pub(super) fn check(
             groups,
             pipeline,
             runtime,
+            log_max,
         } => {
             let bound = u64::from(GROUPS_MAX);
             let groups = count(groups.as_ref(), "upstream.embedded.groups", bound, found);
@@ -52,12 +57,14 @@ pub(super) fn check(
                 Some(text) => Some(text.value.into()),
                 None => Some(PathBuf::from(DATA_DIR)),
             };
+            let log_max = log_max_of(log_max.as_ref(), found);
             let pipeline = pipeline.map_or(Pipeline::Full, |pipeline| pipeline.value);
             data_dir.map(|data_dir| Upstream::Embedded {
                 data_dir,
                 pipeline,
                 groups: groups.expect("a count is 1 to GROUPS_MAX"),
                 runtime: runtime.map_or(Runtime::Shared, |runtime| runtime.value),
+                log_max,
             })
         }
         TargetFile::Endpoints(endpoints) => endpoints
@@ -100,6 +107,17 @@ pub(super) fn leader_hint(
             fault(&format!("must be a regular expression: {last}"))
         }
     }
+}
+
+fn log_max_of(file: Option<&At<u64>>, found: &mut Found) -> u64 {
+    let Some(file) = file else { return LOG_MAX };
+    if file.value < LOG_MAX_LEAST {
+        let (value, least) = (show_size(file.value), show_size(LOG_MAX_LEAST));
+        let what =
+            format!("upstream.embedded.log_max: {value}: must be at least {least}; raise it");
+        found.add::<()>(file.at, what);
+    }
+    file.value
 }
 
 fn endpoint(text: &At<String>, i: usize, found: &mut Found) -> Option<http::Uri> {

@@ -17,6 +17,7 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     command::{Applied, CommandError},
+    fail,
     metrics::RaftMetrics,
     pending::{Pending, Scratch},
     recent::weight,
@@ -130,7 +131,9 @@ fn apply(
     }
     let mut batch = pending.into_batch();
     position.write(&mut batch, new_membership)?;
+    fail::point(fail::APPLY_WRITE);
     state::write(&db, batch)?;
+    fail::point(fail::APPLY_WRITTEN);
     drop(db);
     store
         .unsnapped_bytes

@@ -8,9 +8,10 @@ use openraft::{Config, SnapshotPolicy};
 const SNAPSHOT_CHECK_ENTRIES: u64 = 10_000;
 /// It is asked sooner where less log than this, in bytes, for each of those
 /// entries makes one due.
-const ENTRY_BYTES: u64 = 1 << 10;
-/// Log entries that stay behind a snapshot, for readers that are a little late.
-const KEEP_ENTRIES: u64 = 1_000;
+const ENTRY_BYTES: u64 = 64 << 10;
+/// Log entries that stay behind a snapshot, for readers that are a little late:
+/// at the least, and at the most.
+const KEEP_ENTRIES: (u64, u64) = (100, 1_000);
 
 /// The clock of a group's elections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +39,8 @@ impl Clock {
     /// What openraft is told, where `log_bytes_max` bytes of log make a snapshot
     /// due.
     pub(super) fn config(&self, log_bytes_max: u64) -> Config {
+        let check = (log_bytes_max / ENTRY_BYTES).clamp(1, SNAPSHOT_CHECK_ENTRIES);
+        let (least, most) = KEEP_ENTRIES;
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         Config {
             cluster_name: "ferry".into(),
@@ -50,10 +53,8 @@ impl Clock {
             // A peer that is down is asked again about as often as it would be
             // sent a heartbeat, and soon after it is back it is a follower.
             backoff: format!("{}ms", millis(self.heartbeat * 2)),
-            snapshot_policy: SnapshotPolicy::LogsSinceLast(
-                (log_bytes_max / ENTRY_BYTES).clamp(1, SNAPSHOT_CHECK_ENTRIES),
-            ),
-            max_in_snapshot_log_to_keep: KEEP_ENTRIES,
+            snapshot_policy: SnapshotPolicy::LogsSinceLast(check),
+            max_in_snapshot_log_to_keep: check.clamp(least, most),
             ..Config::default()
         }
     }

@@ -158,7 +158,7 @@ impl Home {
     /// Blocks.
     fn open(settings: &GroupSettings, metrics: LogMetrics) -> Result<Arc<Self>, OpenError> {
         let directory = Directory::open(&settings.data_dir, &settings.identity)?;
-        let log = LogDatabase::open(&directory.log(), metrics)
+        let log = LogDatabase::open(&directory.log(), settings.log_buffer_bytes(), metrics)
             .map_err(|source| settings.store_error(source))?;
         Ok(Arc::new(Self {
             log,

@@ -13,13 +13,15 @@ use super::{
     types::{Entry, LogId},
 };
 
-/// Options of the log database.
-pub(crate) fn options() -> Options {
+/// Write buffers of the log database: large, since a log is written once, read
+/// rarely and deleted by files, and large buffers leave few and large ones.
+pub(crate) const BUFFER_BYTES: usize = 64 << 20;
+
+/// Options of the log database, with write buffers of so many bytes.
+pub(crate) fn options(buffer_bytes: usize) -> Options {
     let mut options = database::options();
-    // A log is written once, read rarely and deleted by files: large write
-    // buffers leave few and large ones.
-    options.set_write_buffer_size(64 << 20);
-    options.set_max_total_wal_size(256 << 20);
+    options.set_write_buffer_size(buffer_bytes);
+    options.set_max_total_wal_size(4 * buffer_bytes as u64);
     // What was acknowledged must not be rolled back: damage in the middle is
     // refused, where RocksDB's default would silently end the log there. Only
     // a record that a crash tore at the very end was never acknowledged.

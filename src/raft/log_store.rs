@@ -25,6 +25,7 @@ use tokio::{sync::oneshot, time::Instant};
 use super::{
     codec,
     database::Database,
+    fail,
     keys::{self, Fact},
     log_disk::{self, edge, read_fact},
     log_writer::{self, LogWriter, Order},
@@ -94,9 +95,14 @@ impl GroupLog {
 }
 
 impl LogDatabase {
-    /// Opens the database and starts its writer. Blocks.
-    pub(crate) fn open(path: &Path, metrics: LogMetrics) -> io::Result<Arc<Self>> {
-        let database = Database::open(&log_disk::options(), path)
+    /// Opens the database, with write buffers of so many bytes, and starts its
+    /// writer. Blocks.
+    pub(crate) fn open(
+        path: &Path,
+        buffer_bytes: usize,
+        metrics: LogMetrics,
+    ) -> io::Result<Arc<Self>> {
+        let database = Database::open(&log_disk::options(buffer_bytes), path)
             .map_err(|error| super::database::named(path, &error))?;
         let database = Arc::new(database);
         let writer = LogWriter::start(Arc::clone(&database), metrics)?;
@@ -275,7 +281,9 @@ impl RaftLogStorage<Types> for LogStore {
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
         let (log, vote) = (Arc::clone(&self.log), *vote);
+        fail::point(fail::VOTE_SAVE);
         self.ordered(|done| Order::Vote(log, vote, done)).await?;
+        fail::point(fail::VOTE_SAVED);
         self.log.lock().vote = Some(vote);
         Ok(())
     }

@@ -21,6 +21,7 @@ use tokio::{sync::oneshot, time::Instant};
 use super::{
     codec,
     database::Database,
+    fail,
     keys::{self, Fact},
     log_store::GroupLog,
     metrics::LogMetrics,
@@ -212,16 +213,27 @@ impl Round {
         if self.batch.is_empty() {
             return Ok(());
         }
+        if fail::has_come(fail::ACKNOWLEDGE) {
+            return Ok(());
+        }
+        fail::point(fail::LOG_WRITE);
+        if !self.purged.is_empty() {
+            fail::point(fail::PURGE_WRITE);
+        }
         let mut options = WriteOptions::default();
         options.set_sync(self.durable);
         let begin = Instant::now();
         db.write_opt(std::mem::take(&mut self.batch), &options)
             .map_err(|error| super::database::named(db.path(), &error))?;
+        fail::point(fail::LOG_SYNCED);
         if self.durable {
             metrics.sync_seconds.observe(begin.elapsed().as_secs_f64());
         }
         if self.entries > 0 {
             metrics.proposals_per_sync.observe(self.entries as f64);
+        }
+        if !self.purged.is_empty() {
+            fail::point(fail::PURGE_WRITTEN);
         }
         for (group, upto) in &self.purged {
             // A file that is left behind costs space until compaction, no more.
@@ -267,7 +279,9 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let registry = Registry::new();
         let metrics = LogMetrics::register(&registry).unwrap();
-        let database = Arc::new(Database::open(&log_disk::options(), home.path()).unwrap());
+        let database = Arc::new(
+            Database::open(&log_disk::options(log_disk::BUFFER_BYTES), home.path()).unwrap(),
+        );
         let log = GroupLog::empty(0, Arc::new(RaftMetrics::register(&registry, 0).unwrap()));
         let writer = LogWriter::start(Arc::clone(&database), metrics).unwrap();
         let save = |term| {
@@ -281,7 +295,8 @@ mod tests {
         // The database goes away, and comes back: what happened between is unknown.
         database.close().unwrap();
         save(2).unwrap_err();
-        database.replace(DB::open(&log_disk::options(), home.path()).unwrap());
+        database
+            .replace(DB::open(&log_disk::options(log_disk::BUFFER_BYTES), home.path()).unwrap());
         save(3).unwrap_err();
         writer.stop();
     }

@@ -17,6 +17,7 @@ mod codec;
 pub mod command;
 mod database;
 mod directory;
+pub mod fail;
 mod founding;
 mod group;
 mod groups;

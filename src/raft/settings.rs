@@ -7,9 +7,13 @@ use super::{
     directory::{DirectoryError, Identity},
     groups::GROUPS_MAX,
     line::Pipeline,
+    log_disk::BUFFER_BYTES,
     network::Peers,
     runtime::Runtime,
 };
+
+/// The smallest write buffer of the log.
+const LOG_BUFFER_LEAST: usize = 1 << 20;
 
 /// What the groups of a node need to know to open.
 #[derive(Clone, Debug)]
@@ -49,6 +53,12 @@ impl GroupSettings {
             clock: Clock::default(),
             peers: None,
         }
+    }
+
+    /// Write buffers that hold no more log than is kept anyway.
+    pub(super) fn log_buffer_bytes(&self) -> usize {
+        let kept = usize::try_from(self.log_bytes_max).unwrap_or(usize::MAX);
+        kept.clamp(LOG_BUFFER_LEAST, BUFFER_BYTES)
     }
 
     pub(super) fn store_error(&self, source: io::Error) -> OpenError {

@@ -19,7 +19,7 @@ use std::{
 use rocksdb::{DB, ReadOptions, WriteBatch};
 
 use super::{
-    database, keys,
+    database, fail, keys,
     state::{self, Position},
     types::SnapshotMeta,
 };
@@ -68,6 +68,7 @@ impl SnapshotFile {
                 count += 1;
             }
             state::write(db, batch)?;
+            fail::point(fail::INSTALL_HALF);
         }
         if blocks.count != count {
             return Err(corrupt(&path, "its number of records is wrong"));
@@ -197,6 +198,7 @@ pub(crate) fn write(db: &DB, path: &Path, fixed: impl FnOnce()) -> io::Result<Po
     fixed();
     db.flush()
         .map_err(|error| database::named(db.path(), &error))?;
+    fail::point(fail::SNAPSHOT_FLUSHED);
     let temporary = database::temporary(path);
     let mut file = BufWriter::with_capacity(BLOCK_BYTES, File::create(&temporary)?);
     file.write_all(&MAGIC)?;
@@ -225,10 +227,13 @@ pub(crate) fn write(db: &DB, path: &Path, fixed: impl FnOnce()) -> io::Result<Po
     if !block.is_empty() {
         write_block(&mut file, &block)?;
     }
+    file.flush()?;
+    fail::point(fail::SNAPSHOT_HALF);
     file.write_all(&0u32.to_be_bytes())?;
     file.write_all(&count.to_be_bytes())?;
     file.write_all(&crc32fast::hash(&count.to_be_bytes()).to_be_bytes())?;
     file.into_inner()?.sync_all()?;
+    fail::point(fail::SNAPSHOT_WHOLE);
     database::move_into_place(&temporary, path)?;
     Ok(position)
 }

@@ -30,7 +30,7 @@ use rocksdb::{BlockBasedOptions, Cache, DB, Options, Snapshot, WriteBatch, Write
 use super::{
     codec,
     database::{self, Database},
-    keys,
+    fail, keys,
     types::{LogId, StoredMembership},
 };
 
@@ -143,7 +143,9 @@ impl StateStore {
         write(&db, batch)?;
         db.flush().map_err(|error| database::named(&path, &error))?;
         database::sync_directory(&self.home)?;
+        fail::point(fail::INSTALL_LOADED);
         database::write_atomically(&self.home.join(CURRENT), name.as_bytes())?;
+        fail::point(fail::INSTALL_MOVED);
         let old = self.database.replace(db);
         self.set_position(position);
         self.unsnapped_bytes.store(0, Ordering::Relaxed);

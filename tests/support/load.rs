@@ -73,6 +73,11 @@ impl Loading {
         .await;
     }
 
+    /// Sessions acknowledged so far.
+    pub(crate) fn acknowledged(&self) -> u64 {
+        self.progress.done()
+    }
+
     /// Ends it; what is in flight counts as not acknowledged.
     pub(crate) fn stop(self) -> Loaded {
         self.progress.stop();

@@ -23,6 +23,7 @@ fn the_built_in_policy_loads() {
         pipeline: Pipeline::Full,
         groups,
         runtime: Runtime::Shared,
+        log_max: 0x4000_0000,
     } = &policy.upstream
     else {
         panic!("must be embedded and pipelined: {:?}", policy.upstream);
@@ -159,7 +160,7 @@ fn values_are_taken_over_as_written() {
     let serial = "endpoints: [http://127.0.0.1:1228]";
     let policy = load(&with(
         serial,
-        "embedded: {data_dir: /var/lib/ferry, pipeline: serial, groups: 4, runtime: dedicated}",
+        "embedded: {data_dir: /var/lib/ferry, pipeline: serial, groups: 4, runtime: dedicated, log_max: 64MiB}",
     ));
     let upstream = policy.expect("an embedded group may be serial").upstream;
     let expected = Upstream::Embedded {
@@ -167,6 +168,7 @@ fn values_are_taken_over_as_written() {
         pipeline: Pipeline::Serial,
         groups: 4.try_into().unwrap(),
         runtime: Runtime::Dedicated,
+        log_max: 64 << 20,
     };
     assert_eq!(upstream, expected);
 }
@@ -328,7 +330,7 @@ fn the_description_says_what_the_plan_does() {
     let text = describe(&Policy::embedded());
     for sentence in [
         "listen       127.0.0.1:1229\n",
-        "embedded Raft in ferry-data (1 group, pipelined)",
+        "embedded Raft in ferry-data (1 group, pipelined, a snapshot at 1GiB of log)",
         "1 to 256 batches in flight",
         "authorization, token must be equal within a batch",
         "\nmeta.service.mqtt.MqttService/CreateSession\n",

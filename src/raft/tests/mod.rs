@@ -14,6 +14,8 @@ use super::{
 };
 use crate::proto::mqtt::{CreateSessionRaw, CreateSessionRequest, DeleteSessionRequest};
 
+mod crash;
+mod disk;
 mod group;
 mod groups;
 mod recovery;

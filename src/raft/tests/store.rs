@@ -13,6 +13,7 @@ use super::{create, log_id as id, log_metrics, metrics};
 use crate::{
     raft::{
         LogMetrics, keys,
+        log_disk::BUFFER_BYTES,
         log_store::{LogDatabase, LogStore},
         types::{Entry, Types, Vote},
     },
@@ -32,7 +33,7 @@ fn entries(indexes: std::ops::Range<u64>) -> Vec<Entry> {
 }
 
 fn log(path: &Path) -> (Arc<LogDatabase>, LogStore) {
-    let log = LogDatabase::open(path, log_metrics()).unwrap();
+    let log = LogDatabase::open(path, BUFFER_BYTES, log_metrics()).unwrap();
     let store = log.group(0, Arc::new(metrics())).unwrap();
     (log, store)
 }
@@ -113,11 +114,30 @@ async fn a_truncation_and_a_purge_are_written_behind_pending_appends() {
 }
 
 #[tokio::test]
+async fn a_purge_behind_pending_appends_leaves_none_of_them_on_disk() {
+    let home = tempfile::tempdir().unwrap();
+    let (log_database, mut store) = log(home.path());
+    for index in 0..500 {
+        let entry = entry(index, "session");
+        store.append([entry], IOFlushed::noop()).await.unwrap();
+    }
+    store.purge(id(499)).await.unwrap();
+    log_database.close().unwrap();
+    let db = rocksdb::DB::open_default(home.path()).unwrap();
+    let from = rocksdb::IteratorMode::Start;
+    let left: Vec<_> = db
+        .iterator(from)
+        .filter_map(|pair| keys::parse_entry(&pair.unwrap().0))
+        .collect();
+    assert_eq!(left, []);
+}
+
+#[tokio::test]
 async fn what_is_committed_is_remembered_and_never_syncs() {
     let home = tempfile::tempdir().unwrap();
     let registry = Registry::new();
     let log_metrics = LogMetrics::register(&registry).unwrap();
-    let log_database = LogDatabase::open(home.path(), log_metrics).unwrap();
+    let log_database = LogDatabase::open(home.path(), BUFFER_BYTES, log_metrics).unwrap();
     let mut store = log_database.group(0, Arc::new(metrics())).unwrap();
     store.blocking_append(entries(0..10)).await.unwrap();
     for index in 0..10 {
@@ -199,7 +219,7 @@ async fn a_damaged_entry_is_named_with_its_database_group_and_index() {
     log_database.close().unwrap();
 
     bend(home.path(), 4);
-    let log_database = LogDatabase::open(home.path(), log_metrics()).unwrap();
+    let log_database = LogDatabase::open(home.path(), BUFFER_BYTES, log_metrics()).unwrap();
     let error = log_database
         .group(0, Arc::new(metrics()))
         .err()
@@ -254,7 +274,7 @@ async fn a_torn_end_of_the_log_is_let_go_and_damage_before_it_is_refused() {
     let mut damaged = whole[..written].to_vec();
     damaged[written / 2] ^= 1;
     std::fs::write(&path, &damaged).unwrap();
-    let error = LogDatabase::open(home.path(), log_metrics())
+    let error = LogDatabase::open(home.path(), BUFFER_BYTES, log_metrics())
         .err()
         .expect("the middle is damaged");
     let error = error.to_string();

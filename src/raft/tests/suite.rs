@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use super::{log_metrics, metrics};
 use crate::raft::{
+    log_disk::BUFFER_BYTES,
     log_store::{LogDatabase, LogStore},
     machine::Machine,
     state::StateStore,
@@ -37,7 +38,8 @@ impl StoreBuilder<Types, LogStore, Machine, Home> for Stores {
     async fn build(&self) -> Result<(Home, LogStore, Machine), StorageError<Types>> {
         let directory = tempfile::tempdir().unwrap();
         let metrics = Arc::new(metrics());
-        let log = LogDatabase::open(&directory.path().join("log"), log_metrics()).unwrap();
+        let log =
+            LogDatabase::open(&directory.path().join("log"), BUFFER_BYTES, log_metrics()).unwrap();
         let state = Arc::new(StateStore::open(&directory.path().join("group-0")).unwrap());
         let store = log.group(0, Arc::clone(&metrics)).unwrap();
         let (machine, _gone) = Machine::start(Arc::clone(&state), metrics, u64::MAX).unwrap();
