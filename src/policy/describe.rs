@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::{
     metadata::OtherMetadata,
-    rules::{Listen, Method, Mode, Pipeline, Policy, Runtime, ShedStatus, Upstream},
+    rules::{Method, Mode, Pipeline, Policy, Runtime, ShedStatus, Upstream},
     units::{show_duration, show_size},
 };
 use crate::{
@@ -17,11 +17,7 @@ use crate::{
 #[must_use]
 pub fn describe(policy: &Policy) -> String {
     let mut text = String::new();
-    let listen: Vec<_> = policy
-        .listen
-        .iter()
-        .map(|Listen::Tcp(address)| address.to_string())
-        .collect();
+    let listen: Vec<_> = policy.listen.iter().map(ToString::to_string).collect();
     line(&mut text, "listen", &listen.join(", "));
     line(
         &mut text,
@@ -85,11 +81,10 @@ fn upstream(policy: &Policy) -> String {
                 data_dir.display()
             )
         }
-        Upstream::Remote { endpoints } => {
+        Upstream::Remote { endpoints, .. } => {
+            let endpoints = endpoints.iter().map(ToString::to_string);
             let endpoints: Vec<_> = endpoints
-                .iter()
-                .filter_map(|uri| uri.authority())
-                .map(ToString::to_string)
+                .map(|endpoint| endpoint.trim_start_matches("http://").to_owned())
                 .collect();
             format!("{}; methods not listed are forwarded", endpoints.join(", "))
         }

@@ -1,7 +1,10 @@
 //! What a reload cannot change, since it was taken when ferry started: sockets
 //! and the data directory.
 
-use super::rules::{Listen, Policy, Upstream};
+use super::{
+    listen::Listen,
+    rules::{Policy, Upstream},
+};
 
 /// Every key that differs and cannot, each in a sentence with both values.
 pub(super) fn differences(old: &Policy, new: &Policy) -> Vec<String> {
@@ -50,10 +53,7 @@ pub(super) fn differences(old: &Policy, new: &Policy) -> Vec<String> {
 }
 
 fn places(listen: &[Listen]) -> String {
-    let places: Vec<_> = listen
-        .iter()
-        .map(|Listen::Tcp(address)| address.to_string())
-        .collect();
+    let places: Vec<_> = listen.iter().map(ToString::to_string).collect();
     places.join(", ")
 }
 

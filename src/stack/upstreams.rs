@@ -48,10 +48,12 @@ pub(super) fn of(
     let methods = enforced(policy);
     match (groups, &policy.upstream) {
         (Some(groups), _) => embedded(groups, &methods, policy.batch_timeout),
-        (None, Upstream::Remote { endpoints }) => {
-            let client = kept.filter(|client| client.endpoints() == &endpoints[..]);
-            let client = client.cloned();
-            let client = client.unwrap_or_else(|| RemoteClient::new(endpoints.clone()));
+        (None, Upstream::Remote { endpoints, tls }) => {
+            let client = kept.filter(|client| client.serves(endpoints, tls));
+            let client = match client {
+                Some(client) => client.clone(),
+                None => RemoteClient::new(endpoints.clone(), tls.clone())?,
+            };
             Ok(remote(client, &methods, policy.batch_timeout))
         }
         (None, Upstream::Embedded { .. }) => Err(StackError::NoGroup),

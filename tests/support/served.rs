@@ -15,7 +15,7 @@ use super::{admin, client::Line, until};
 
 /// CreateSession as both shipped policies have it, but patient: what waits in
 /// a test waits for the test.
-const METHODS: &str = "
+pub(crate) const METHODS: &str = "
 metadata: {ignore: [x-request-id]}
 methods:
   - selector: meta.service.mqtt.MqttService/CreateSession
