@@ -30,5 +30,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         .bytes(".")
         .compile_fds(compiler.file_descriptor_set())?;
+    interop()
+}
+
+/// gRPC's interoperability service, which nothing but the tests speaks.
+fn interop() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=tests/proto");
+    let mut compiler = protox::Compiler::new(["tests/proto"])?;
+    compiler.open_files(["interop.proto"])?;
+    tonic_prost_build::configure().compile_fds(compiler.file_descriptor_set())?;
     Ok(())
 }

@@ -48,6 +48,16 @@ impl Forwarder {
         Self { to, counts }
     }
 
+    /// Why no call can be passed on now; `None` if one can, or will soon be
+    /// tried.
+    #[must_use]
+    pub fn unreachable(&self) -> Option<String> {
+        match &self.to {
+            Forward::Remote(client, _) => client.unreachable(),
+            Forward::Local(_) => None,
+        }
+    }
+
     /// Passes one call on, and its answer back as it comes. What remains of
     /// its time until `deadline` goes along.
     pub async fn forward<B>(

@@ -34,7 +34,7 @@ pub mod stack;
 #[cfg(feature = "full")]
 pub mod telemetry;
 #[cfg(feature = "full")]
-mod transport;
+pub mod transport;
 #[cfg(feature = "full")]
 pub mod upstream;
 pub mod wire;

@@ -30,6 +30,7 @@ use crate::{
     policy::{self, Cause, Listen, Live, Policy, Reload, Source, Upstream},
     raft::{GroupSettings, Groups, OpenError, Pipeline, Runtime},
     telemetry::{Admin, AdminView, Controls, LimitMetrics, Metrics},
+    transport::{Listening, Place, TlsError},
     upstream::{BatchReply, Call, Direct},
 };
 
@@ -39,6 +40,12 @@ pub enum StackError {
     /// An address cannot be listened on.
     #[error(transparent)]
     Listen(#[from] ServerError),
+    /// A socket that was handed over is none.
+    #[error("LISTEN_FDS: {0}; hand over sockets that listen, or none")]
+    HandedOver(#[source] std::io::Error),
+    /// The upstream's TLS has no usable key or certificate.
+    #[error("upstream.{0}")]
+    Tls(#[from] TlsError),
     /// The embedded group cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -203,13 +210,15 @@ impl Stack {
         let count = groups.as_ref().map(Groups::count);
         let assembly = Arc::new(Assembly::new(policy, count, upstreams, &metrics)?);
         let door = Arc::new(ArcSwap::from_pointee(assembly.door(policy)?));
+        let looked_at = Arc::clone(&door);
+        let unreachable = move || looked_at.load().forward.unreachable();
         let gauges = assembly.gauges(&metrics)?;
-        let listen = policy.listen.iter().map(|Listen::Tcp(address)| *address);
+        let listen = policy.listen.iter().cloned();
         let mut stack = Self::serve(listen, Arc::clone(&door), metrics).await?;
         let sidecar = Sidecar::new(policy, source, assembly, door, &stack.metrics)?;
         if let Some(address) = policy.admin {
             let controls = stack.controls(Arc::clone(&sidecar.live));
-            let admin = stack.serve_admin(address, groups, gauges, Some(controls));
+            let admin = stack.serve_admin(address, groups, gauges, Some(controls), unreachable);
             stack.admin = Some(admin.await?);
         }
         stack.sidecar = Some(sidecar);
@@ -244,16 +253,16 @@ impl Stack {
             forward: Forwarder::new(forward, metrics.forwarded()?),
         };
         let door = Arc::new(ArcSwap::from_pointee(door));
-        let mut stack = Self::serve([address], door, metrics).await?;
+        let mut stack = Self::serve([Listen::from(address)], door, metrics).await?;
         if let Some(address) = admin {
-            let admin = stack.serve_admin(address, Some(groups), Vec::new(), None);
+            let admin = stack.serve_admin(address, Some(groups), Vec::new(), None, || None);
             stack.admin = Some(admin.await?);
         }
         Ok(stack)
     }
 
     async fn serve<S>(
-        addresses: impl IntoIterator<Item = SocketAddr>,
+        listen: impl IntoIterator<Item = Listen>,
         door: Arc<ArcSwap<Door<S>>>,
         metrics: Metrics,
     ) -> Result<Self, StackError>
@@ -261,11 +270,22 @@ impl Stack {
         S: Submit,
     {
         let mut servers = Vec::new();
-        for address in addresses {
+        let mut handed = Listening::handed_over().map_err(StackError::HandedOver)?;
+        for Listen { place, tls } in listen {
+            let given = handed.iter().position(|socket| *socket.place() == place);
+            let listening = match given {
+                Some(given) => handed.swap_remove(given),
+                None => Listening::bind(&place).await.map_err(ServerError::Bind)?,
+            };
             let door = Arc::clone(&door);
             // One look a call: whatever is swapped later, it passes this door.
             let answer = move |request| door.load_full().answer(request);
-            servers.push(Server::listen(address, ConnectionSettings::default(), answer).await?);
+            servers.push(Server::on(
+                listening,
+                tls,
+                ConnectionSettings::default(),
+                answer,
+            )?);
         }
         Ok(Self {
             servers,
@@ -283,6 +303,7 @@ impl Stack {
         groups: Option<Groups>,
         gauges: Vec<LimitMetrics>,
         controls: Option<Arc<dyn Controls>>,
+        unreachable: impl Fn() -> Option<String> + Send + Sync + 'static,
     ) -> Result<Admin, ServerError> {
         let draining = Arc::clone(&self.draining);
         let view = AdminView {
@@ -293,7 +314,10 @@ impl Stack {
                 if draining.load(Ordering::Relaxed) {
                     return Some("draining".to_owned());
                 }
-                let mut groups = groups.as_ref()?.all().iter();
+                let Some(groups) = &groups else {
+                    return unreachable();
+                };
+                let mut groups = groups.all().iter();
                 let waits = groups.position(|group| !group.is_ready())?;
                 Some(format!("Raft group {waits} has no leader"))
             }),
@@ -302,10 +326,25 @@ impl Stack {
         Admin::listen(address, view).await
     }
 
-    /// The first address it listens on.
+    /// The first TCP address it listens on.
+    ///
+    /// # Panics
+    /// If it listens on Unix sockets only.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
-        self.servers[0].local_addr()
+        let mut places = self.servers.iter().map(Server::place);
+        let address = places.find_map(|place| match place {
+            Place::Tcp(address) => Some(*address),
+            Place::Unix(_) => None,
+        });
+        address.expect("whoever asks for an address listens on one")
+    }
+
+    /// Everywhere it listens.
+    #[must_use]
+    pub fn places(&self) -> Vec<String> {
+        let places = self.servers.iter().map(Server::place);
+        places.map(ToString::to_string).collect()
     }
 
     /// The admin address, if there is one.

@@ -107,9 +107,9 @@ async fn a_forwarded_dialogue_goes_back_and_forth() {
 }
 
 #[tokio::test]
-async fn many_mebibytes_are_forwarded_whole_both_ways() {
+async fn a_message_of_64_mebibytes_is_forwarded_whole_both_ways() {
     let (_upstream, _served, line) = served().await;
-    let large: Vec<u8> = (0..12_u32 << 20).map(|n| (n % 251) as u8).collect();
+    let large: Vec<u8> = (0..64_u32 << 20).map(|n| (n % 251) as u8).collect();
     let body = framed(&large);
     let answer = line.ask(grpc(ECHO), body.clone()).await;
     assert_eq!(answer.status().code(), Code::Ok);

@@ -97,7 +97,7 @@ async fn open(face: Face, home: &Path) -> Result<(Groups, Vec<Stack>)> {
         Face::Ferry(_, limit) => {
             let mut policy = Policy::embedded();
             policy.limit = limit;
-            policy.listen = vec![Listen::Tcp(ANY_PORT)];
+            policy.listen = vec![Listen::from(ANY_PORT)];
             policy.admin = None;
             servers.push(Stack::proxy(&policy, Some(group.clone()), metrics).await?);
         }

@@ -168,7 +168,7 @@ async fn coalescing() -> Result<()> {
 /// The built-in policy as it is, but for where it listens.
 fn policy() -> Policy {
     let mut policy = Policy::embedded();
-    policy.listen = vec![Listen::Tcp(ANY_PORT)];
+    policy.listen = vec![Listen::from(ANY_PORT)];
     policy.admin = None;
     policy
 }

@@ -18,7 +18,7 @@ use super::{
     drain::drain_begins,
     inline::{Inline, Streams},
 };
-use crate::transport::{Begun, Coalesced};
+use crate::transport::{Begun, ClientCertificate, Coalesced};
 
 /// Bounds of one connection.
 #[derive(Clone, Copy, Debug)]
@@ -28,7 +28,10 @@ pub struct ConnectionSettings {
     pub max_streams: u32,
     /// Most bytes of request headers.
     pub max_header_bytes: u32,
-    /// How long a client may take to say that it speaks HTTP/2.
+    /// Connections open at once on one listener.
+    pub max_connections: usize,
+    /// How long a client may take to say that it speaks HTTP/2, and before
+    /// that for its TLS.
     pub preface_timeout: Duration,
 }
 
@@ -37,6 +40,7 @@ impl Default for ConnectionSettings {
         Self {
             max_streams: 10_000,
             max_header_bytes: 16 << 10,
+            max_connections: 10_000,
             preface_timeout: Duration::from_secs(10),
         }
     }
@@ -57,6 +61,7 @@ const HTTP_1: &str = "this port speaks gRPC: use HTTP/2 without TLS, with prior 
 /// the drain is over.
 pub(super) async fn serve<IO, F, Fut, B>(
     mut socket: IO,
+    peer: Option<ClientCertificate>,
     settings: ConnectionSettings,
     mut drain: watch::Receiver<bool>,
     answer: F,
@@ -85,13 +90,14 @@ pub(super) async fn serve<IO, F, Fut, B>(
         Ok(Ok(Greeting::Other) | Err(_)) | Err(_) => return,
     }
     let socket = Begun::new(first.freeze(), socket);
-    if let Err(error) = serve_http2(socket, settings, &mut drain, answer).await {
+    if let Err(error) = serve_http2(socket, peer, settings, &mut drain, answer).await {
         tracing::debug!(%error, "a connection ended with an error");
     }
 }
 
 async fn serve_http2<IO, F, Fut, B>(
     socket: IO,
+    peer: Option<ClientCertificate>,
     settings: ConnectionSettings,
     drain: &mut watch::Receiver<bool>,
     answer: F,
@@ -106,7 +112,12 @@ where
 {
     let streams = Streams::default();
     let socket = Coalesced::new(socket);
-    let service = service_fn(move |request| answer(request).map(Ok::<_, Infallible>));
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        if let Some(peer) = &peer {
+            request.extensions_mut().insert(peer.clone());
+        }
+        answer(request).map(Ok::<_, Infallible>)
+    });
     let connection = http2::Builder::new(streams.clone())
         .timer(TokioTimer::new())
         .max_concurrent_streams(settings.max_streams)

@@ -35,6 +35,7 @@ use crate::{
     forward::Forwarder,
     policy::{Classify, MetadataRules},
     telemetry::MethodMetrics,
+    transport::ClientCertificate,
     upstream::{Call, Identity},
     wire::{Form, Piece, Plan, Scan},
 };
@@ -128,7 +129,7 @@ impl<S: Submit> Door<S> {
     fn judge(
         &self,
         method: usize,
-        headers: &HeaderMap,
+        parts: &Parts,
         deadline: Option<Instant>,
         whole: Result<Whole, ReadError>,
     ) -> Judged {
@@ -157,7 +158,7 @@ impl<S: Submit> Door<S> {
             Ok(Scan::Alone(_)) => return Judged::Alone(whole),
             Err(error) => return Judged::Refused(status::of_scan(&error)),
         };
-        match identity(&self.metadata, headers) {
+        match identity(&self.metadata, parts) {
             Ok(identity) => Judged::Batch(Call {
                 method,
                 group: 0, // the line that takes it says which
@@ -276,7 +277,7 @@ impl<S: Submit> Future for Answering<S> {
                 } => {
                     let whole = ready!(reading.poll_whole(cx));
                     let parts = parts.take().expect("a body is read to its end once");
-                    let judged = this.door.judge(*method, &parts.headers, *deadline, whole);
+                    let judged = this.door.judge(*method, &parts, *deadline, whole);
                     this.door.next(*method, parts, *deadline, judged)
                 }
                 StepProjection::Forwarding { response } => return response.poll_unpin(cx),
@@ -332,9 +333,9 @@ struct Lone;
 
 /// The metadata that stands for the caller. Nearly all calls have none, and
 /// then nothing is allocated.
-fn identity(rules: &MetadataRules, headers: &HeaderMap) -> Result<Option<Arc<Identity>>, Lone> {
+fn identity(rules: &MetadataRules, parts: &Parts) -> Result<Option<Arc<Identity>>, Lone> {
     let mut identity: Option<HeaderMap> = None;
-    for (name, value) in headers {
+    for (name, value) in &parts.headers {
         match rules.classify(name.as_str()) {
             Classify::Ignore => {}
             Classify::Alone => return Err(Lone),
@@ -344,7 +345,13 @@ fn identity(rules: &MetadataRules, headers: &HeaderMap) -> Result<Option<Arc<Ide
             }
         }
     }
-    Ok(identity.map(|headers| Arc::new(Identity::new(headers))))
+    let peer = parts.extensions.get::<ClientCertificate>();
+    let peer = peer.filter(|_| rules.by_certificate());
+    if peer.is_some() {
+        identity.get_or_insert_default();
+    }
+    let of_peer = peer.map_or(&[][..], ClientCertificate::digest);
+    Ok(identity.map(|headers| Arc::new(Identity::new(headers, of_peer))))
 }
 
 /// Whether the upstream's status says that nothing took effect.

@@ -1,28 +1,31 @@
 //! The listener: accepts connections, and drains them.
 
-use std::{future::Future, io, net::SocketAddr, time::Duration};
+use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
-use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+use rustls::ServerConfig;
+use tokio::{sync::watch, task::JoinSet};
+use tokio_rustls::TlsAcceptor;
 
 use super::{
     connection::{self, ConnectionSettings},
     drain::drain_begins,
+};
+use crate::transport::{
+    BindError, ClientCertificate, Fresh, Listening, Place, ServerFiles, Stream, TlsError,
 };
 
 /// Why a server does not listen.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
     /// The address is taken, forbidden, or not of this machine.
-    #[error("listen address {address}: {error}; free it or choose another")]
-    Bind {
-        /// The address asked for.
-        address: SocketAddr,
-        /// What the system said.
-        error: io::Error,
-    },
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// Its TLS has no usable key or certificate.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
 }
 
 /// Waits after a failed accept (too many open files, say): the condition is
@@ -32,7 +35,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// A listening server.
 #[derive(Debug)]
 pub struct Server {
-    address: SocketAddr,
+    place: Place,
     draining: watch::Sender<bool>,
     accepting: tokio::task::JoinHandle<JoinSet<()>>,
 }
@@ -56,22 +59,55 @@ impl Server {
         B::Data: Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let bind = |error| ServerError::Bind { address, error };
-        let listener = TcpListener::bind(address).await.map_err(bind)?;
-        let address = listener.local_addr().map_err(bind)?;
+        let listening = Listening::bind(&Place::Tcp(address)).await?;
+        Self::on(listening, None, settings, answer)
+    }
+
+    /// The same on a socket that listens already, and with TLS if there are
+    /// files for it. It must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// If the files cannot be used.
+    pub fn on<F, Fut, B>(
+        listening: Listening,
+        tls: Option<ServerFiles>,
+        settings: ConnectionSettings,
+        answer: F,
+    ) -> Result<Self, ServerError>
+    where
+        F: Fn(Request<Incoming>) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = Response<B>> + Send + 'static,
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let tls = tls.map(Fresh::new).transpose()?;
+        let place = listening.place().clone();
         let (draining, drain) = watch::channel(false);
-        let accepting = tokio::spawn(accept(listener, settings, drain, answer));
+        let accepting = tokio::spawn(accept(listening, tls, settings, drain, answer));
         Ok(Self {
-            address,
+            place,
             draining,
             accepting,
         })
     }
 
-    /// The address it listens on (the port the system chose, for port 0).
+    /// Where it listens (the port that the system chose, for port 0).
+    #[must_use]
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// The TCP address that it listens on.
+    ///
+    /// # Panics
+    /// If it listens on a Unix socket.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
-        self.address
+        match &self.place {
+            Place::Tcp(address) => *address,
+            Place::Unix(path) => panic!("{} is no TCP address", path.display()),
+        }
     }
 
     /// Stops intake (the socket closes, connections get GOAWAY), lets what
@@ -92,7 +128,8 @@ impl Server {
 }
 
 async fn accept<F, Fut, B>(
-    listener: TcpListener,
+    listening: Listening,
+    tls: Option<Fresh<ServerFiles, ServerConfig>>,
     settings: ConnectionSettings,
     mut drain: watch::Receiver<bool>,
     answer: F,
@@ -111,14 +148,21 @@ where
             () = drain_begins(&mut drain) => return connections,
             // Ended connections are let go of as they end.
             Some(_) = connections.join_next() => {}
-            accepted = listener.accept() => match accepted {
-                Ok((socket, _)) => {
-                    // Small answers must not wait for a full segment.
-                    let _ = socket.set_nodelay(true);
-                    let serve = connection::serve(
-                        socket, settings, connection_drain.clone(), answer.clone(),
-                    );
-                    connections.spawn(serve);
+            accepted = listening.accept() => match accepted {
+                // One more than there may be is told so at once, and not left
+                // to wait for an answer that does not come.
+                Ok(_) if connections.len() >= settings.max_connections => {
+                    tracing::debug!(most = settings.max_connections, "a connection too many");
+                }
+                Ok(socket) => {
+                    let tls = tls.as_ref().map(Fresh::config);
+                    let (drain, answer) = (connection_drain.clone(), answer.clone());
+                    connections.spawn(async move {
+                        let Some((socket, peer)) = secured(socket, tls, settings).await else {
+                            return;
+                        };
+                        connection::serve(socket, peer, settings, drain, answer).await;
+                    });
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
@@ -126,5 +170,31 @@ where
                 }
             },
         }
+    }
+}
+
+/// The socket as calls go over it: inside TLS, where there is any. `None` if
+/// the client cannot, or takes too long.
+async fn secured(
+    socket: Box<dyn Stream>,
+    tls: Option<Arc<ServerConfig>>,
+    settings: ConnectionSettings,
+) -> Option<(Box<dyn Stream>, Option<ClientCertificate>)> {
+    let Some(tls) = tls else {
+        return Some((socket, None));
+    };
+    let handshake = TlsAcceptor::from(tls).accept(socket);
+    match tokio::time::timeout(settings.preface_timeout, handshake).await {
+        Ok(Ok(socket)) => {
+            let certificates = socket.get_ref().1.peer_certificates();
+            let peer = certificates.and_then(|chain| chain.first());
+            let peer = peer.map(ClientCertificate::of);
+            Some((Box::new(socket), peer))
+        }
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "a connection without TLS");
+            None
+        }
+        Err(_) => None,
     }
 }

@@ -34,7 +34,7 @@ impl Proxy {
         let (listen, admin) = (self.listen, self.admin);
         let amend = move |policy: &mut Policy| {
             if let Some(address) = listen {
-                policy.listen = vec![Listen::Tcp(address)];
+                policy.listen = vec![Listen::from(address)];
             }
             policy.admin = admin.or(policy.admin);
         };
@@ -99,7 +99,7 @@ pub(super) async fn or_close(
 pub(super) fn announce(what: &str, stack: &Stack) {
     let admin = stack.admin_addr();
     let admin = admin.map_or_else(String::new, |admin| format!(", admin on http://{admin}"));
-    eprintln!("{what}: listening on {}{admin}", stack.local_addr());
+    eprintln!("{what}: listening on {}{admin}", stack.places().join(", "));
 }
 
 /// Stops intake, answers what was accepted, then closes the groups.

@@ -7,7 +7,7 @@ use tonic::Code;
 use super::{
     metadata::OtherMetadata,
     on_error::{OnError, name},
-    rules::{Listen, Method, Mode, Pipeline, Policy, Runtime, ShedStatus, Upstream},
+    rules::{Method, Mode, Pipeline, Policy, Runtime, ShedStatus, Upstream},
     units::{show_duration, show_size},
 };
 use crate::{
@@ -20,11 +20,7 @@ use crate::{
 #[must_use]
 pub fn describe(policy: &Policy) -> String {
     let mut text = String::new();
-    let listen: Vec<_> = policy
-        .listen
-        .iter()
-        .map(|Listen::Tcp(address)| address.to_string())
-        .collect();
+    let listen: Vec<_> = policy.listen.iter().map(ToString::to_string).collect();
     line(&mut text, "listen", &listen.join(", "));
     line(
         &mut text,
@@ -90,11 +86,10 @@ fn upstream(policy: &Policy) -> String {
                 show_size(*log_max)
             )
         }
-        Upstream::Remote { endpoints } => {
+        Upstream::Remote { endpoints, .. } => {
+            let endpoints = endpoints.iter().map(ToString::to_string);
             let endpoints: Vec<_> = endpoints
-                .iter()
-                .filter_map(|uri| uri.authority())
-                .map(ToString::to_string)
+                .map(|endpoint| endpoint.trim_start_matches("http://").to_owned())
                 .collect();
             format!("{}; methods not listed are forwarded", endpoints.join(", "))
         }

@@ -14,7 +14,7 @@ use crate::{batch::Close, limit::Algorithm};
 /// A whole policy file.
 #[derive(Debug, Default)]
 pub(super) struct File {
-    pub(super) listen: Option<Vec<At<String>>>,
+    pub(super) listen: Option<Vec<ListenFile>>,
     pub(super) admin: Option<At<AdminFile>>,
     pub(super) admin_token: Option<At<String>>,
     pub(super) upstream: Option<UpstreamFile>,
@@ -23,6 +23,31 @@ pub(super) struct File {
     pub(super) metadata: MetadataFile,
     pub(super) descriptors: Vec<At<String>>,
     pub(super) methods: Vec<MethodFile>,
+}
+
+/// One of `listen`.
+#[derive(Debug)]
+pub(super) struct ListenFile {
+    pub(super) address: Option<At<String>>,
+    pub(super) unix: Option<At<String>>,
+    pub(super) tls: Option<ServerTlsFile>,
+}
+
+/// The `tls` key of a listener.
+#[derive(Debug)]
+pub(super) struct ServerTlsFile {
+    pub(super) cert: At<String>,
+    pub(super) key: At<String>,
+    pub(super) client_ca: Option<At<String>>,
+}
+
+/// The `tls` key of the upstream.
+#[derive(Debug, Default)]
+pub(super) struct ClientTlsFile {
+    pub(super) ca: Option<At<String>>,
+    pub(super) cert: Option<At<String>>,
+    pub(super) key: Option<At<String>>,
+    pub(super) server_name: Option<At<String>>,
 }
 
 /// The `admin` key: an address, or `off`.
@@ -36,6 +61,7 @@ pub(super) enum AdminFile {
 #[derive(Debug)]
 pub(super) struct UpstreamFile {
     pub(super) target: TargetFile,
+    pub(super) tls: ClientTlsFile,
     pub(super) limit: LimitFile,
     pub(super) batch_timeout: Option<At<Duration>>,
     pub(super) leader_hint: Option<At<String>>,

@@ -2,7 +2,8 @@
 //! and the data directory.
 
 use super::{
-    rules::{Listen, Policy, Upstream},
+    listen::Listen,
+    rules::{Policy, Upstream},
     units::show_size,
 };
 
@@ -57,10 +58,7 @@ pub(super) fn differences(old: &Policy, new: &Policy) -> Vec<String> {
 }
 
 fn places(listen: &[Listen]) -> String {
-    let places: Vec<_> = listen
-        .iter()
-        .map(|Listen::Tcp(address)| address.to_string())
-        .collect();
+    let places: Vec<_> = listen.iter().map(ToString::to_string).collect();
     places.join(", ")
 }
 

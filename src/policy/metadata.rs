@@ -29,6 +29,9 @@ pub enum OtherMetadata {
 
 /// Equal within a batch unless the policy says otherwise: what calls are admitted by.
 const IDENTITY: [&str; 2] = ["authorization", "token"];
+/// Stands in the list of identity for no key of metadata, but for the
+/// certificate of a client of a TLS listener.
+const CERTIFICATE: &str = "client_certificate";
 /// Ignored unless the policy makes it identity. `content-length` stands for
 /// the frame that the call came in, which its entry leaves behind.
 const IGNORED: [&str; 8] = [
@@ -49,6 +52,7 @@ pub struct MetadataRules {
     ignore: Vec<String>,
     ignore_prefixes: Vec<String>,
     other: OtherMetadata,
+    certificate: bool,
 }
 
 impl MetadataRules {
@@ -66,6 +70,7 @@ impl MetadataRules {
             ignore_prefixes: sorted(prefixes),
             ignore: sorted(whole),
             other,
+            certificate: true,
         }
     }
 
@@ -93,6 +98,12 @@ impl MetadataRules {
                 OtherMetadata::Identity => Classify::Identity,
             }
         }
+    }
+
+    /// Whether callers with different TLS certificates never share a batch.
+    #[must_use]
+    pub fn by_certificate(&self) -> bool {
+        self.certificate
     }
 
     /// The keys that must be equal within a batch, sorted.
@@ -152,7 +163,7 @@ pub(super) fn check(file: &MetadataFile, found: &mut Found) -> MetadataRules {
             .map(|name| name.value.to_ascii_lowercase())
             .collect()
     };
-    let identity = match &file.identity {
+    let mut identity = match &file.identity {
         Some(list) => names(list, "identity", false, found),
         None => IDENTITY.map(str::to_owned).to_vec(),
     };
@@ -165,7 +176,12 @@ pub(super) fn check(file: &MetadataFile, found: &mut Found) -> MetadataRules {
     }
     let other = file.other.as_ref();
     let other = other.map_or(OtherMetadata::Alone, |other| other.value);
-    MetadataRules::new(&identity, &ignore, other)
+    let listed = identity.len();
+    identity.retain(|name| name != CERTIFICATE);
+    let mut rules = MetadataRules::new(&identity, &ignore, other);
+    // Whoever lists what separates callers has left it out, or not.
+    rules.certificate = file.identity.is_none() || identity.len() < listed;
+    rules
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ mod fault;
 mod file;
 mod fixed;
 mod form;
+mod listen;
 mod live;
 mod metadata;
 mod method;
@@ -32,11 +33,12 @@ mod watch;
 
 pub use describe::describe;
 pub use fault::{Fault, Faults, Position};
+pub use listen::Listen;
 pub use live::{Cause, Install, Live, Reload, Source};
 pub use metadata::{Classify, MetadataRules, OtherMetadata};
 pub use node::NodeFile;
 pub use on_error::{OnError, Retry};
-pub use rules::{Listen, Method, Mode, Pipeline, Policy, Runtime, Shed, ShedStatus, Upstream};
+pub use rules::{Method, Mode, Pipeline, Policy, Runtime, Shed, ShedStatus, Upstream};
 pub use secret::Secret;
 pub use watch::Stamp;
 

@@ -6,8 +6,8 @@
 use super::{
     fault::Found,
     file::{
-        AdminFile, File, LiftFile, LimitFile, MetadataFile, MethodFile, OnErrorFile, QueueFile,
-        RetryFile, TargetFile, UpstreamFile, WindowFile,
+        AdminFile, ClientTlsFile, File, LiftFile, LimitFile, ListenFile, MetadataFile, MethodFile,
+        OnErrorFile, QueueFile, RetryFile, ServerTlsFile, TargetFile, UpstreamFile, WindowFile,
     },
     on_error::CODES,
     read_form::FormFile,
@@ -30,8 +30,16 @@ const TOP: Keys = Keys {
     later: &[],
 };
 const LISTEN: Keys = Keys {
-    known: &["address"],
-    later: &["tls", "unix"],
+    known: &["address", "unix", "tls"],
+    later: &[],
+};
+const SERVER_TLS: Keys = Keys {
+    known: &["cert", "key", "client_ca"],
+    later: &[],
+};
+const CLIENT_TLS: Keys = Keys {
+    known: &["ca", "cert", "key", "server_name"],
+    later: &[],
 };
 const ADMIN: Keys = Keys {
     known: &["address", "token_file"],
@@ -41,11 +49,12 @@ const UPSTREAM: Keys = Keys {
     known: &[
         "embedded",
         "endpoints",
+        "tls",
         "limit",
         "batch_timeout",
         "leader_hint",
     ],
-    later: &["tls"],
+    later: &[],
 };
 const EMBEDDED: Keys = Keys {
     known: &["data_dir", "groups", "runtime", "pipeline", "log_max"],
@@ -161,25 +170,61 @@ fn version(top: &Section<'_>, found: &mut Found) {
     }
 }
 
-fn listen(top: &Section<'_>, found: &mut Found) -> Option<Vec<At<String>>> {
+fn listen(top: &Section<'_>, found: &mut Found) -> Option<Vec<ListenFile>> {
     let list = top.list("listen", found)?;
     if list.is_empty() {
         let what =
             "listen: is empty: must have at least 1 address; leave the key out for the default";
         return top.node("listen").and_then(|node| found.add(node.at, what));
     }
-    let mut addresses = Vec::with_capacity(list.len());
+    let mut places = Vec::with_capacity(list.len());
     for (i, node) in list.iter().enumerate() {
         let Some(listen) = Section::open(node, &format!("listen[{i}]"), &LISTEN, found) else {
             continue;
         };
-        // `unix` in its place has been refused already.
         if listen.node("unix").is_none() {
             listen.require("address", "write address: 127.0.0.1:1229", found);
         }
-        addresses.extend(listen.text("address", found));
+        places.push(ListenFile {
+            address: listen.text("address", found),
+            unix: listen.text("unix", found),
+            tls: server_tls(&listen, found),
+        });
     }
-    Some(addresses)
+    Some(places)
+}
+
+fn server_tls(listen: &Section<'_>, found: &mut Found) -> Option<ServerTlsFile> {
+    let tls = listen.section("tls", &SERVER_TLS, found)?;
+    let cert = tls.require("cert", "name a PEM file with the certificate chain", found);
+    let key = tls.require("key", "name a PEM file with its private key", found);
+    cert.and(key)?;
+    Some(ServerTlsFile {
+        cert: tls.text("cert", found)?,
+        key: tls.text("key", found)?,
+        client_ca: tls.text("client_ca", found),
+    })
+}
+
+fn client_tls(upstream: &Section<'_>, found: &mut Found) -> ClientTlsFile {
+    let Some(tls) = upstream.section("tls", &CLIENT_TLS, found) else {
+        return ClientTlsFile::default();
+    };
+    for (key, beside) in [("cert", "key"), ("key", "cert")] {
+        if tls.node(key).is_some() {
+            tls.require(
+                beside,
+                "a certificate and its key are named together",
+                found,
+            );
+        }
+    }
+    ClientTlsFile {
+        ca: tls.text("ca", found),
+        cert: tls.text("cert", found),
+        key: tls.text("key", found),
+        server_name: tls.text("server_name", found),
+    }
 }
 
 fn admin(top: &Section<'_>, found: &mut Found) -> Option<At<AdminFile>> {
@@ -263,6 +308,7 @@ fn upstream(top: &Section<'_>, found: &mut Found) -> Option<UpstreamFile> {
     };
     Some(UpstreamFile {
         target,
+        tls: client_tls(&upstream, found),
         limit: limit.unwrap_or_default(),
         batch_timeout,
         leader_hint: upstream.text("leader_hint", found),

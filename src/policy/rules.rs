@@ -17,28 +17,24 @@ use regex::Regex;
 
 use super::{
     descriptors::Descriptors,
-    fault::{Fault, Faults, Found, Position},
-    file::{AdminFile, File},
+    fault::{Fault, Faults, Found},
+    file::File,
+    listen::{self, Listen},
     metadata::{self, MetadataRules},
     method,
     on_error::OnError,
     secret::Secret,
-    section::At,
     tree, upstream,
     watch::Stamp,
 };
 use crate::{
     batch::{QueueSettings, WindowSettings},
     limit::LimitSettings,
+    transport::{ClientFiles, Endpoint},
     wire::Plan,
 };
 
 const EMBEDDED: &str = include_str!("../../policies/embedded.yaml");
-const LISTEN: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1229);
-const ADMIN: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9901);
-
 /// The whole policy, every name resolved and every bound kept.
 #[derive(Clone, Debug)]
 pub struct Policy {
@@ -68,13 +64,6 @@ pub struct Policy {
     pub files: Vec<Stamp>,
 }
 
-/// Where calls arrive.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Listen {
-    /// A TCP socket.
-    Tcp(SocketAddr),
-}
-
 /// Where batches go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Upstream {
@@ -93,8 +82,10 @@ pub enum Upstream {
     },
     /// A gRPC service elsewhere.
     Remote {
-        /// Its addresses, scheme and authority only; at least one.
-        endpoints: Vec<http::Uri>,
+        /// Where it is; at least one.
+        endpoints: Vec<Endpoint>,
+        /// What TLS to it goes by, for those of `https`.
+        tls: ClientFiles,
     },
 }
 
@@ -223,8 +214,8 @@ impl Policy {
 
 /// Everything is checked before anything is given up, so that all faults show.
 fn check(file: File, folder: &Path, found: &mut Found) -> Option<Policy> {
-    let listen = listen(file.listen, found);
-    let admin = admin(file.admin.as_ref(), &listen, found);
+    let listen = listen::check(file.listen, folder, found);
+    let admin = listen::admin(file.admin.as_ref(), &listen, found);
     let admin_token = match file.admin_token {
         Some(file) => Some(Secret::read(&file, folder, "admin.token_file", found)?),
         None => None,
@@ -234,7 +225,7 @@ fn check(file: File, folder: &Path, found: &mut Found) -> Option<Policy> {
     });
     let upstream = file
         .upstream
-        .map(|upstream| upstream::check(upstream, found));
+        .map(|upstream| upstream::check(upstream, folder, found));
     let metadata = metadata::check(&file.metadata, found);
     let files = file.descriptors.iter();
     let files = files
@@ -245,10 +236,7 @@ fn check(file: File, folder: &Path, found: &mut Found) -> Option<Policy> {
     let methods = method::check_all(file.methods, &descriptors, embedded, found);
     let (upstream, limit, batch_timeout) = upstream?;
     Some(Policy {
-        listen: listen
-            .into_iter()
-            .map(|address| Listen::Tcp(address.value))
-            .collect(),
+        listen: listen.into_iter().map(|listen| listen.value).collect(),
         admin: admin?,
         admin_token,
         upstream: upstream?,
@@ -265,65 +253,4 @@ fn check(file: File, folder: &Path, found: &mut Found) -> Option<Policy> {
         methods,
         files,
     })
-}
-
-fn listen(file: Option<Vec<At<String>>>, found: &mut Found) -> Vec<At<SocketAddr>> {
-    let Some(addresses) = file else {
-        let at = Position { line: 1, column: 1 };
-        return vec![At { value: LISTEN, at }];
-    };
-    let mut listen: Vec<At<SocketAddr>> = Vec::with_capacity(addresses.len());
-    for (i, text) in addresses.iter().enumerate() {
-        let Some(address) = address(text, &format!("listen[{i}].address"), found) else {
-            continue;
-        };
-        if address.port() != 0 && listen.iter().any(|held| held.value == address) {
-            let what = format!("listen[{i}].address: {address}: stands twice; keep one of them");
-            found.add::<()>(text.at, what);
-        }
-        listen.push(At {
-            value: address,
-            at: text.at,
-        });
-    }
-    listen
-}
-
-/// `None` where it is at fault, `Some(None)` where it is switched off.
-fn admin(
-    file: Option<&At<AdminFile>>,
-    listen: &[At<SocketAddr>],
-    found: &mut Found,
-) -> Option<Option<SocketAddr>> {
-    let Some(At { value, at }) = file else {
-        return Some(Some(ADMIN));
-    };
-    let AdminFile::Address(text) = value else {
-        return Some(None);
-    };
-    let text = At {
-        value: text.clone(),
-        at: *at,
-    };
-    let address = address(&text, "admin.address", found)?;
-    if address.port() != 0 && listen.iter().any(|held| held.value == address) {
-        return found.add(
-            *at,
-            format!("admin.address: {address}: calls arrive there; choose another port"),
-        );
-    }
-    Some(Some(address))
-}
-
-fn address(text: &At<String>, path: &str, found: &mut Found) -> Option<SocketAddr> {
-    match text.value.parse() {
-        Ok(address) => Some(address),
-        Err(_) => {
-            let value = &text.value;
-            found.add(
-                text.at,
-                format!("{path}: {value}: must be IP:port, such as 127.0.0.1:1229 or [::1]:1229"),
-            )
-        }
-    }
 }

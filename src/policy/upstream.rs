@@ -1,13 +1,19 @@
 //! Where batches go, and how many at once.
 
-use std::{num::NonZeroU32, path::PathBuf, time::Duration};
+use std::{
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rustls::pki_types::ServerName;
 
 use regex::Regex;
 
 use super::{
     bounds::{count, span},
     fault::Found,
-    file::{LimitFile, TargetFile, UpstreamFile},
+    file::{ClientTlsFile, LimitFile, TargetFile, UpstreamFile},
     rules::{Pipeline, Runtime, Upstream},
     section::At,
     units::show_size,
@@ -15,6 +21,7 @@ use super::{
 use crate::{
     limit::{Algorithm, LimitSettings},
     raft::GROUPS_MAX,
+    transport::{ClientFiles, Endpoint},
 };
 
 const DATA_DIR: &str = "ferry-data";
@@ -33,6 +40,7 @@ const TIMEOUT_BOUNDS: (Duration, Duration) =
 /// for what is at fault.
 pub(super) fn check(
     file: UpstreamFile,
+    folder: &Path,
     found: &mut Found,
 ) -> (Option<Upstream>, Option<LimitSettings>, Duration) {
     let target = match file.target {
@@ -74,7 +82,10 @@ pub(super) fn check(
             .collect::<Vec<_>>()
             .into_iter()
             .collect::<Option<_>>()
-            .map(|endpoints| Upstream::Remote { endpoints }),
+            .map(|endpoints| Upstream::Remote {
+                endpoints,
+                tls: client_tls(file.tls, folder, found),
+            }),
     };
     let limits = limit(&file.limit, found);
     let timeout = span(
@@ -120,17 +131,21 @@ fn log_max_of(file: Option<&At<u64>>, found: &mut Found) -> u64 {
     file.value
 }
 
-fn endpoint(text: &At<String>, i: usize, found: &mut Found) -> Option<http::Uri> {
+fn endpoint(text: &At<String>, i: usize, found: &mut Found) -> Option<Endpoint> {
     let value = &text.value;
     let mut fault =
         |what: &str| found.add(text.at, format!("upstream.endpoints[{i}]: {value}: {what}"));
+    if let Some(path) = value.strip_prefix("unix:") {
+        return match path {
+            "" => fault("must name a socket, such as unix:/run/service.sock"),
+            path => Some(Endpoint::Unix(path.into())),
+        };
+    }
     let Ok(uri) = value.parse::<http::Uri>() else {
         return fault("must be a URL, such as http://127.0.0.1:1228");
     };
-    match uri.scheme_str() {
-        Some("http") => {}
-        Some("https") => return fault("TLS to an upstream is not supported yet; use http"),
-        _ => return fault("must begin with http://"),
+    if !matches!(uri.scheme_str(), Some("http" | "https")) {
+        return fault("must begin with http://, https:// or unix:");
     }
     if uri.port_u16().is_none_or(|port| port == 0) {
         return fault("must name a port from 1 to 65535, such as :1228");
@@ -138,7 +153,26 @@ fn endpoint(text: &At<String>, i: usize, found: &mut Found) -> Option<http::Uri>
     if uri.path() != "/" || uri.query().is_some() || value.contains('@') {
         return fault("must have nothing but host and port");
     }
-    Some(uri)
+    Some(Endpoint::Url(uri))
+}
+
+/// Files are relative to the policy's folder.
+fn client_tls(file: ClientTlsFile, folder: &Path, found: &mut Found) -> ClientFiles {
+    let path = |text: At<String>| folder.join(text.value);
+    if let Some(name) = &file.server_name
+        && ServerName::try_from(name.value.as_str()).is_err()
+    {
+        let what = "must be a DNS name or an IP address";
+        found.add::<()>(
+            name.at,
+            format!("upstream.tls.server_name: {}: {what}", name.value),
+        );
+    }
+    ClientFiles {
+        ca: file.ca.map(path),
+        identity: file.cert.map(path).zip(file.key.map(path)),
+        server_name: file.server_name.map(|name| name.value),
+    }
 }
 
 fn limit(file: &LimitFile, found: &mut Found) -> Option<LimitSettings> {

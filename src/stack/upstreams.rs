@@ -45,19 +45,23 @@ pub(super) fn of(
     let methods = enforced(policy);
     match (groups, &policy.upstream) {
         (Some(groups), _) => embedded(groups, &methods, policy.batch_timeout),
-        (None, Upstream::Remote { endpoints }) => {
-            let led = policy.leader_hint.as_ref().map(|hint| {
-                let kept = kept.and_then(|kept| kept.1.as_ref());
-                let kept = kept.filter(|led| led.is_of(endpoints, hint)).cloned();
-                kept.unwrap_or_else(|| {
-                    let all = RemoteClient::new(endpoints.clone());
-                    Led::new(all, endpoints, hint.clone())
-                })
-            });
-            let kept = kept.map(|kept| &kept.0);
-            let client = kept.filter(|client| client.endpoints() == &endpoints[..]);
-            let client = client.cloned();
-            let client = client.unwrap_or_else(|| RemoteClient::new(endpoints.clone()));
+        (None, Upstream::Remote { endpoints, tls }) => {
+            let led = match &policy.leader_hint {
+                None => None,
+                Some(hint) => {
+                    let kept = kept.and_then(|kept| kept.1.as_ref());
+                    let kept = kept.filter(|led| led.is_of(endpoints, tls, hint));
+                    Some(match kept {
+                        Some(led) => led.clone(),
+                        None => Led::new(endpoints, tls, hint.clone())?,
+                    })
+                }
+            };
+            let client = kept.map(|kept| &kept.0);
+            let client = match client.filter(|client| client.serves(endpoints, tls)) {
+                Some(client) => client.clone(),
+                None => RemoteClient::new(endpoints.clone(), tls.clone())?,
+            };
             Ok(remote(client, led, &methods, policy.batch_timeout))
         }
         (None, Upstream::Embedded { .. }) => Err(StackError::NoGroup),

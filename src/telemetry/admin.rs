@@ -13,7 +13,10 @@ use super::{
     controls::{self, Controls},
     page,
 };
-use crate::accept::ServerError;
+use crate::{
+    accept::ServerError,
+    transport::{BindError, Place},
+};
 
 /// What the admin pages look at.
 pub struct AdminView {
@@ -42,7 +45,12 @@ impl Admin {
     /// # Errors
     /// If the address cannot be listened on.
     pub async fn listen(address: SocketAddr, view: AdminView) -> Result<Self, ServerError> {
-        let bind = |error| ServerError::Bind { address, error };
+        let bind = |error| {
+            ServerError::Bind(BindError {
+                place: Place::Tcp(address),
+                error,
+            })
+        };
         let listener = TcpListener::bind(address).await.map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
         let controls = view.controls.clone();

@@ -2,6 +2,14 @@
 
 mod begun;
 mod coalesce;
+mod endpoint;
+mod socket;
+mod tls;
 
 pub(crate) use begun::Begun;
 pub(crate) use coalesce::{Coalesced, Driven};
+pub use endpoint::Endpoint;
+pub(crate) use socket::Stream;
+pub use socket::{BindError, Listening, Place};
+pub(crate) use tls::Fresh;
+pub use tls::{ClientCertificate, ClientFiles, ServerFiles, TlsError};

@@ -10,12 +10,13 @@ use tokio::time::{Instant, timeout_at};
 use tonic::Status;
 
 use super::{
-    dial::Target,
+    dial::{self, Target},
     exchange::{Cause, Outgoing, Receiving},
     fault::Fault,
     line::{Line, LineSettings},
     pool::Pool,
 };
+use crate::transport::{ClientFiles, Endpoint, Fresh, TlsError};
 
 /// How often one call is sent where nobody took it: an upstream that goes
 /// away says so to many calls at once, and its successor is there.
@@ -28,30 +29,39 @@ const GRPC_TIMEOUT: &str = "grpc-timeout";
 #[derive(Clone, Debug)]
 pub struct RemoteClient {
     pool: Arc<Pool>,
-    endpoints: Arc<[Uri]>,
+    endpoints: Arc<[Endpoint]>,
+    tls: ClientFiles,
 }
 
 impl RemoteClient {
-    /// A client of these endpoints (`http://HOST:PORT`). It must be made
-    /// inside a tokio runtime, in which it begins to connect.
+    /// A client of these endpoints, with `tls` for those of `https`. It must
+    /// be made inside a tokio runtime, in which it begins to connect.
+    ///
+    /// # Errors
+    /// If an endpoint is of `https` and the files cannot be used.
     ///
     /// # Panics
     /// If there is no endpoint, or one without a host; the policy's loader
     /// sees to that.
-    #[must_use]
-    pub fn new(endpoints: Vec<Uri>) -> Self {
+    pub fn new(endpoints: Vec<Endpoint>, tls: ClientFiles) -> Result<Self, TlsError> {
         assert!(!endpoints.is_empty(), "a remote upstream has an endpoint");
-        let targets = endpoints.iter().map(Target::of).collect();
-        Self {
+        let mut secured = None;
+        if endpoints.iter().any(dial::is_secure) {
+            secured = Some(Arc::new(Fresh::new(tls.clone())?));
+        }
+        let target = |endpoint| Target::of(endpoint, &tls, secured.as_ref());
+        let targets = endpoints.iter().map(target).collect();
+        Ok(Self {
             pool: Pool::start(targets, LineSettings::default()),
             endpoints: endpoints.into(),
-        }
+            tls,
+        })
     }
 
-    /// The endpoints.
+    /// Whether this is what a client of these would be.
     #[must_use]
-    pub fn endpoints(&self) -> &[Uri] {
-        &self.endpoints
+    pub fn serves(&self, endpoints: &[Endpoint], tls: &ClientFiles) -> bool {
+        *self.endpoints == *endpoints && self.tls == *tls
     }
 
     /// Why no call can be sent now; `None` if one can, or will soon be tried.
@@ -150,8 +160,13 @@ fn addressed(
 ) -> Result<Request<()>, Fault> {
     let mut uri = http::uri::Parts::default();
     uri.scheme = Some(line.target.scheme.clone());
-    // To whom the caller speaks is the upstream's to read.
-    let authority = head.uri.authority().unwrap_or(&line.target.authority);
+    // To whom the caller speaks is the upstream's to read; one that proves
+    // its name is called by it.
+    let own = &line.target.authority;
+    let authority = match line.target.is_secure() {
+        true => own,
+        false => head.uri.authority().unwrap_or(own),
+    };
     uri.authority = Some(authority.clone());
     let path = head.uri.path_and_query().cloned();
     uri.path_and_query = Some(path.unwrap_or_else(|| PathAndQuery::from_static("/")));

@@ -3,18 +3,19 @@
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
+    path::Path,
     sync::Arc,
     time::Duration,
 };
 
-use http::{
-    Uri,
-    uri::{Authority, Scheme},
-};
+use http::uri::{Authority, Scheme};
+use rustls::{ClientConfig, pki_types::ServerName};
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
 
 use super::link::AnySocket;
+use crate::transport::{ClientFiles, Endpoint, Fresh};
 
 /// When the kernel asks a silent peer whether it lives, how often, and how
 /// many times it may not answer. Unlike HTTP/2's pings this asks nothing of
@@ -32,12 +33,15 @@ pub(super) struct Target {
     pub(super) scheme: Scheme,
     /// What its calls are addressed to where the caller names nothing.
     pub(super) authority: Authority,
+    /// What proves it, and by which name.
+    pub(super) tls: Option<(Arc<Fresh<ClientFiles, ClientConfig>>, ServerName<'static>)>,
 }
 
 /// What can be dialled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Address {
     Tcp(SocketAddr),
+    Unix(Arc<Path>),
     /// Host and port, still to be looked up.
     Name(Arc<str>, u16),
 }
@@ -56,43 +60,89 @@ impl fmt::Display for Target {
 }
 
 impl Target {
-    /// Where an endpoint is: `http://HOST:PORT`.
+    /// Where an endpoint is; `secured` is what its TLS goes by.
     ///
     /// # Panics
     /// If it names no host; the policy's loader sees to that.
-    pub(super) fn of(endpoint: &Uri) -> Self {
-        let authority = endpoint
-            .authority()
-            .expect("an endpoint names a host")
-            .clone();
+    pub(super) fn of(
+        endpoint: &Endpoint,
+        files: &ClientFiles,
+        secured: Option<&Arc<Fresh<ClientFiles, ClientConfig>>>,
+    ) -> Self {
+        let name = endpoint.to_string().into();
+        let uri = match endpoint {
+            Endpoint::Url(uri) => uri,
+            Endpoint::Unix(path) => {
+                return Self {
+                    address: Address::Unix(path.as_path().into()),
+                    name,
+                    scheme: Scheme::HTTP,
+                    authority: Authority::from_static("localhost"),
+                    tls: None,
+                };
+            }
+        };
+        let authority = uri.authority().expect("an endpoint names a host").clone();
         let port = authority.port_u16().unwrap_or(80);
-        let host = authority
-            .host()
-            .trim_start_matches('[')
-            .trim_end_matches(']');
+        let host = authority.host();
+        let host = host.trim_start_matches('[').trim_end_matches(']');
         let address = match host.parse::<IpAddr>() {
             Ok(ip) => Address::Tcp(SocketAddr::new(ip, port)),
             Err(_) => Address::Name(host.into(), port),
         };
+        let tls = secured.filter(|_| is_secure(endpoint)).map(|config| {
+            let proven = files.server_name.as_deref().unwrap_or(host).to_owned();
+            let proven = ServerName::try_from(proven).expect("the policy's loader checked it");
+            (Arc::clone(config), proven)
+        });
         Self {
             address,
-            name: format!("http://{authority}").into(),
-            scheme: Scheme::HTTP,
+            name,
+            scheme: if tls.is_some() {
+                Scheme::HTTPS
+            } else {
+                Scheme::HTTP
+            },
             authority,
+            tls,
         }
+    }
+
+    /// Whether it proves its name.
+    pub(super) fn is_secure(&self) -> bool {
+        self.tls.is_some()
     }
 
     pub(super) async fn dial(&self) -> Result<AnySocket, String> {
         let failed = |error: std::io::Error| error.to_string();
-        match &self.address {
+        let socket = match &self.address {
             Address::Tcp(address) => {
                 let socket = TcpStream::connect(address).await.map_err(failed)?;
                 tune(&socket).map_err(failed)?;
-                Ok(Box::new(socket))
+                socket
             }
-            Address::Name(host, _) => Err(format!("{host} is not looked up")),
+            Address::Unix(path) => {
+                let socket = UnixStream::connect(path).await.map_err(failed)?;
+                return Ok(Box::new(socket));
+            }
+            Address::Name(host, _) => return Err(format!("{host} is not looked up")),
+        };
+        match &self.tls {
+            None => Ok(Box::new(socket)),
+            Some((config, name)) => {
+                let connector = TlsConnector::from(config.config());
+                let socket = connector.connect(name.clone(), socket).await;
+                Ok(Box::new(
+                    socket.map_err(|error| format!("no TLS: {error}"))?,
+                ))
+            }
         }
     }
+}
+
+/// Whether calls to it go inside TLS.
+pub(super) fn is_secure(endpoint: &Endpoint) -> bool {
+    matches!(endpoint, Endpoint::Url(uri) if uri.scheme() == Some(&Scheme::HTTPS))
 }
 
 fn tune(socket: &TcpStream) -> std::io::Result<()> {

@@ -7,11 +7,11 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use http::Uri;
 use regex::Regex;
 use tonic::{Code, Status};
 
 use super::RemoteClient;
+use crate::transport::{ClientFiles, Endpoint, TlsError};
 
 /// No endpoint is known to lead.
 const NOBODY: usize = usize::MAX;
@@ -45,21 +45,20 @@ pub(super) enum Hint {
 impl Led {
     /// `hint` matches the text of an error that says who leads; its first
     /// group is the leader's `HOST:PORT`.
-    #[must_use]
-    pub fn new(all: RemoteClient, endpoints: &[Uri], hint: Regex) -> Self {
+    ///
+    /// # Errors
+    /// If an endpoint is of `https` and the files cannot be used.
+    pub fn new(endpoints: &[Endpoint], tls: &ClientFiles, hint: Regex) -> Result<Self, TlsError> {
         let each = endpoints.iter().map(|endpoint| {
-            let place = endpoint.authority().map(ToString::to_string);
-            (
-                place.unwrap_or_default(),
-                RemoteClient::new(vec![endpoint.clone()]),
-            )
+            let client = RemoteClient::new(vec![endpoint.clone()], tls.clone())?;
+            Ok((place(endpoint), client))
         });
-        Self(Arc::new(Endpoints {
-            all,
-            each: each.collect(),
+        Ok(Self(Arc::new(Endpoints {
+            all: RemoteClient::new(endpoints.to_vec(), tls.clone())?,
+            each: each.collect::<Result<_, TlsError>>()?,
             hint,
             leader: AtomicUsize::new(NOBODY),
-        }))
+        })))
     }
 
     /// The leader, or any endpoint while nobody is known to lead.
@@ -71,13 +70,8 @@ impl Led {
 
     /// Whether it was made of these.
     #[must_use]
-    pub fn is_of(&self, endpoints: &[Uri], hint: &Regex) -> bool {
-        let same = |((place, _), endpoint): (&(String, RemoteClient), &Uri)| {
-            endpoint.authority().is_some_and(|new| new == place)
-        };
-        self.0.each.len() == endpoints.len()
-            && self.0.each.iter().zip(endpoints).all(same)
-            && self.0.hint.as_str() == hint.as_str()
+    pub fn is_of(&self, endpoints: &[Endpoint], tls: &ClientFiles, hint: &Regex) -> bool {
+        self.0.all.serves(endpoints, tls) && self.0.hint.as_str() == hint.as_str()
     }
 
     /// What `status` says of the leader, which is remembered; `None` if it
@@ -124,6 +118,14 @@ pub(super) fn no_leader() -> Status {
     Status::unavailable("the upstream is between two leaders, and took nothing: try again")
 }
 
+/// An endpoint as a leader's address names it; no address names a socket file.
+fn place(endpoint: &Endpoint) -> String {
+    match endpoint {
+        Endpoint::Url(uri) => uri.authority().map(ToString::to_string).unwrap_or_default(),
+        Endpoint::Unix(_) => String::new(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,9 +134,9 @@ mod tests {
 
     fn led() -> Led {
         let endpoints = ["http://127.0.0.1:1", "http://127.0.0.1:2"];
-        let endpoints: Vec<Uri> = endpoints.map(|uri| uri.parse().expect("a URI")).into();
-        let all = RemoteClient::new(endpoints.clone());
-        Led::new(all, &endpoints, Regex::new(HINT).expect("a regex"))
+        let endpoints = endpoints.map(|uri| Endpoint::Url(uri.parse().expect("a URI")));
+        let hint = Regex::new(HINT).expect("a regex");
+        Led::new(&endpoints, &ClientFiles::default(), hint).expect("no TLS, no fault")
     }
 
     fn elsewhere(place: &str) -> Status {

@@ -39,7 +39,9 @@ pub(super) type AnySocket = Box<dyn Socket>;
 /// a WINDOW_UPDATE, and a caller that reads slowly holds no more than this.
 const STREAM_WINDOW: u32 = 256 << 10;
 /// All replies together. Each slow reader takes a stream's window out of it,
-/// so it must be many of those, or a few would hold everybody up.
+/// so it must be many of those, or a few would hold everybody up. Small unread
+/// messages count at what they cost here, and may cost as much: else the
+/// machine would close the connection on ten thousand dialogues' first words.
 const CONNECTION_WINDOW: u32 = 64 << 20;
 /// Most bytes of one reply's headers or trailers.
 const HEADER_BYTES: u32 = 256 << 10;
@@ -88,6 +90,7 @@ impl Link {
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(HEADER_BYTES)
+            .data_frame_budget(CONNECTION_WINDOW as usize)
             .initial_max_send_streams(FIRST_STREAMS)
             .enable_push(false)
             .handshake(socket.share());

@@ -65,9 +65,10 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// The identity that these headers make.
+    /// The identity that these headers make, of a caller whose certificate
+    /// has this digest; empty without one.
     #[must_use]
-    pub fn new(headers: HeaderMap) -> Self {
+    pub fn new(headers: HeaderMap, certificate: &[u8]) -> Self {
         let mut names: Vec<_> = headers.keys().collect();
         names.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
         let mut key = Vec::new();
@@ -75,6 +76,9 @@ impl Identity {
             key.extend_from_slice(&(bytes.len() as u64).to_be_bytes());
             key.extend_from_slice(bytes);
         };
+        // No header's name is empty, so none can pass for a certificate.
+        part(b"");
+        part(certificate);
         for name in names {
             for value in headers.get_all(name) {
                 part(name.as_str().as_bytes());
@@ -158,7 +162,7 @@ mod tests {
         for (name, value) in pairs {
             headers.append(*name, value.parse().expect("a header value"));
         }
-        Identity::new(headers).key
+        Identity::new(headers, b"").key
     }
 
     #[test]
@@ -167,6 +171,14 @@ mod tests {
             identity(&[("token", "t"), ("authorization", "a")]),
             identity(&[("authorization", "a"), ("token", "t")])
         );
+    }
+
+    #[test]
+    fn callers_of_different_certificates_are_never_one_identity() {
+        let of = |certificate| Identity::new(HeaderMap::new(), certificate).key;
+        assert_eq!(of(b"a"), of(b"a"));
+        assert_ne!(of(b"a"), of(b"b"));
+        assert_ne!(of(b"a"), of(b""));
     }
 
     #[test]

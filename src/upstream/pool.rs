@@ -85,7 +85,7 @@ impl Pool {
                 Address::Name(..) => {
                     resolving.spawn(resolve(Arc::downgrade(&pool), target));
                 }
-                Address::Tcp(_) => pool.stand_for(&target.clone(), [target]),
+                Address::Tcp(_) | Address::Unix(_) => pool.stand_for(&target.clone(), [target]),
             }
         }
         *pool

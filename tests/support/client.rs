@@ -17,7 +17,11 @@ use h2::{
 };
 use http::{HeaderMap, Request, StatusCode, request, response::Parts};
 use prost::Message;
-use tokio::{net::TcpStream, task::JoinHandle};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    task::JoinHandle,
+};
 use tonic::{Code, Status};
 
 use super::soon;
@@ -29,7 +33,8 @@ pub(crate) const LIST: &str = "/meta.service.mqtt.MqttService/ListSession";
 /// One HTTP/2 connection.
 pub(crate) struct Line {
     calls: SendRequest<Bytes>,
-    socket: std::net::TcpStream,
+    /// `None` where it is no plain TCP socket, which alone can half close.
+    socket: Option<std::net::TcpStream>,
     driver: JoinHandle<()>,
 }
 
@@ -40,6 +45,14 @@ impl Line {
         let socket = socket.into_std().expect("a registered socket");
         let clone = socket.try_clone().expect("file descriptors are left");
         let io = TcpStream::from_std(clone).expect("a registered socket");
+        Self {
+            socket: Some(socket),
+            ..Self::over(io).await
+        }
+    }
+
+    /// Over a socket of any kind.
+    pub(crate) async fn over(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
         let handshake = h2::client::Builder::new()
             .initial_window_size(1 << 20)
             .initial_connection_window_size(8 << 20)
@@ -51,7 +64,7 @@ impl Line {
         });
         Self {
             calls,
-            socket,
+            socket: None,
             driver,
         }
     }
@@ -118,7 +131,8 @@ impl Line {
 
     /// Hangs up, and returns once the other side has noticed and hung up too.
     pub(crate) async fn hang_up(self) {
-        self.socket
+        let socket = self.socket.as_ref().expect("a TCP socket");
+        socket
             .shutdown(Shutdown::Write)
             .expect("the socket is connected");
         self.closed().await;
@@ -135,6 +149,11 @@ impl Call {
     /// Sends bytes of the body; HTTP/2's flow control holds them as long as it must.
     pub(crate) fn write(&mut self, bytes: Bytes, end: bool) {
         self.body.send_data(bytes, end).expect("the call is open");
+    }
+
+    /// The body's stream itself, to look at its window.
+    pub(crate) fn body(&mut self) -> &mut SendStream<Bytes> {
+        &mut self.body
     }
 
     /// Resets the stream, as a client does that gives up.

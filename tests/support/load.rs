@@ -60,11 +60,6 @@ impl Loading {
         }
     }
 
-    /// Sessions acknowledged so far.
-    pub(crate) fn acknowledged(&self) -> u64 {
-        self.progress.done()
-    }
-
     /// Waits until so many sessions have been acknowledged.
     pub(crate) async fn until_acknowledged(&self, sessions: u64) {
         until("so many sessions are acknowledged", async || {

@@ -5,6 +5,7 @@ pub(crate) mod admin;
 pub(crate) mod client;
 pub(crate) mod etcd;
 pub(crate) mod faults;
+pub(crate) mod frames;
 pub(crate) mod load;
 pub(crate) mod nodes;
 pub(crate) mod robustmq;

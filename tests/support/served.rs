@@ -15,7 +15,7 @@ use super::{WITHIN, admin, client::Line, until};
 
 /// CreateSession as both shipped policies have it, but patient: what waits in
 /// a test waits for the test.
-const METHODS: &str = "
+pub(crate) const METHODS: &str = "
 metadata: {ignore: [x-request-id]}
 methods:
   - selector: meta.service.mqtt.MqttService/CreateSession
@@ -55,7 +55,7 @@ impl Served {
         let home = tempfile::tempdir().expect("a temporary directory can be made");
         let mut policy = Policy::embedded();
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        policy.listen = vec![Listen::Tcp(any)];
+        policy.listen = vec![Listen::from(any)];
         policy.admin = Some(any);
         if let Upstream::Embedded {
             data_dir,

@@ -63,6 +63,8 @@ struct Shared {
     refusals: Mutex<VecDeque<Status>>,
     /// Calls whose caller went away before they had ended.
     left: AtomicUsize,
+    /// Bytes that were taken of floods.
+    flooded: AtomicUsize,
     /// The tasks of the connections that were made.
     connections: Mutex<Vec<AbortHandle>>,
 }
@@ -88,6 +90,7 @@ impl Upstream {
                 answers: Semaphore::new(answers),
                 refusals: Mutex::default(),
                 left: AtomicUsize::new(0),
+                flooded: AtomicUsize::new(0),
                 connections: Mutex::default(),
             }),
         };
@@ -134,6 +137,11 @@ impl Upstream {
     pub(crate) fn left(&self) -> usize {
         self.shared.left.load(Ordering::SeqCst)
     }
+
+    /// Bytes that were taken of floods: they are on their way, or have arrived.
+    pub(crate) fn flooded(&self) -> usize {
+        self.shared.flooded.load(Ordering::SeqCst)
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -151,6 +159,8 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
             // How a connection ends is for its calls to say.
             let _ = http2::Builder::new(TokioExecutor::new())
                 .max_concurrent_streams(10_000)
+                // One caller's stream that is not read must not hold up all.
+                .initial_connection_window_size(64 << 20)
                 .serve_connection(TokioIo::new(socket), service)
                 .await;
         });
@@ -184,6 +194,7 @@ async fn serve(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Body
     let (frames, answer) = mpsc::unbounded_channel();
     let metadata = echoed(&head.headers);
     match &*path {
+        "/test.Streams/Flood" => return flood(shared),
         // Both streams end only when they are left.
         "/test.Streams/SilentUntilLeft" => {
             let _leaving = Leaving(Some(shared));
@@ -256,7 +267,9 @@ async fn create(shared: Arc<Shared>, headers: HeaderMap, body: Incoming) -> Resp
 /// Every frame back as it comes, and in the trailers the metadata once more.
 async fn echo(mut body: Incoming, frames: Frames, metadata: HeaderMap) {
     while let Some(Ok(frame)) = body.frame().await {
-        if frame.is_data() && frames.send(Ok(frame)).is_err() {
+        // What ends the caller's stream without a byte is no message.
+        let says = frame.data_ref().is_some_and(|bytes| !bytes.is_empty());
+        if says && frames.send(Ok(frame)).is_err() {
             return;
         }
     }
@@ -290,6 +303,19 @@ async fn break_off(body: Incoming, frames: Frames) {
     // Whatever the caller sends, it is still there.
     let _ = body.collect().await;
     let _ = frames.send(Err(io::Error::other("the upstream breaks off")));
+}
+
+/// Messages without end, each made when there is room for it.
+fn flood(shared: Arc<Shared>) -> Response<Body> {
+    let message = framed(&[7; 16 << 10]);
+    let messages = stream::repeat_with(move || {
+        shared.flooded.fetch_add(message.len(), Ordering::SeqCst);
+        Ok(Frame::data(message.clone()))
+    });
+    let mut response = Response::new(StreamBody::new(messages).boxed());
+    let grpc = HeaderValue::from_static("application/grpc");
+    response.headers_mut().insert("content-type", grpc);
+    response
 }
 
 /// One message, and nothing more until the caller leaves.

@@ -52,7 +52,7 @@ impl Stand {
             Entrance::Ferry => {
                 // The built-in policy as it is, but for where it listens.
                 let mut policy = Policy::embedded();
-                policy.listen = vec![Listen::Tcp(ANY_PORT)];
+                policy.listen = vec![Listen::from(ANY_PORT)];
                 policy.admin = None;
                 Stack::proxy(&policy, Some(groups.clone()), metrics).await?
             }

@@ -186,7 +186,7 @@ const CASES: &[(&str, &str, &str)] = &[
     (
         "http://127.0.0.1:1228",
         "127.0.0.1",
-        "line 6, column 15: upstream.endpoints[0]: 127.0.0.1: must begin with http://",
+        "line 6, column 15: upstream.endpoints[0]: 127.0.0.1: must begin with http://, https:// or unix:",
     ),
     (
         "http://127.0.0.1:1228",
@@ -200,8 +200,8 @@ const CASES: &[(&str, &str, &str)] = &[
     ),
     (
         "http://127.0.0.1:1228",
-        "https://127.0.0.1:1228",
-        "line 6, column 15: upstream.endpoints[0]: https://127.0.0.1:1228: TLS to an upstream is not supported yet; use http",
+        "unix:",
+        "line 6, column 15: upstream.endpoints[0]: unix:: must name a socket, such as unix:/run/service.sock",
     ),
     (
         "[http://127.0.0.1:1228]",
@@ -305,16 +305,6 @@ const CASES: &[(&str, &str, &str)] = &[
 
 /// Keys and values of the format that this version does not have.
 const LATER: &[(&str, &str, &str)] = &[
-    (
-        "- address: 127.0.0.1:0",
-        "- unix: /run/ferry.sock",
-        "line 3, column 5: listen[0].unix: not supported yet; leave the key out",
-    ),
-    (
-        "- address: 127.0.0.1:0",
-        "- {address: 127.0.0.1:0, tls: {cert: a}}",
-        "line 3, column 28: listen[0].tls: not supported yet; leave the key out",
-    ),
     (
         "batch_timeout: 10s",
         "tls: {}",

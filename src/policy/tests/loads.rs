@@ -42,7 +42,7 @@ fn the_built_in_policy_loads() {
 #[test]
 fn the_robustmq_policy_loads() {
     let policy = load(ROBUSTMQ).expect("the shipped policy is sound");
-    let Upstream::Remote { endpoints } = &policy.upstream else {
+    let Upstream::Remote { endpoints, .. } = &policy.upstream else {
         panic!("must be remote")
     };
     assert_eq!(
@@ -50,7 +50,7 @@ fn the_robustmq_policy_loads() {
             .iter()
             .map(ToString::to_string)
             .collect::<Vec<_>>(),
-        ["http://127.0.0.1:1228/"]
+        ["http://127.0.0.1:1228"]
     );
     assert_eq!(policy.shed.status, ShedStatus::Unavailable);
 }
@@ -102,7 +102,13 @@ fn the_shipped_policies_say_what_the_defaults_are() {
 #[test]
 fn the_defaults_are_those_of_the_documentation() {
     let policy = Policy::embedded();
-    assert_eq!(policy.listen, [Listen::Tcp(([127, 0, 0, 1], 1229).into())]);
+    assert_eq!(
+        policy.listen,
+        [Listen::from(std::net::SocketAddr::from((
+            [127, 0, 0, 1],
+            1229
+        )))]
+    );
     assert_eq!(policy.admin, Some(([127, 0, 0, 1], 9901).into()));
     assert_eq!(
         policy.limit,

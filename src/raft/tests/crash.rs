@@ -24,8 +24,8 @@ use prometheus::Registry;
 
 use super::{create, log_id, metrics};
 use crate::raft::{
-    Group, GroupSettings, Sessions, command::Applied, fail, machine::Machine, state::StateStore,
-    types::Entry,
+    Group, GroupSettings, command::Applied, fail, machine::Machine, state::StateStore,
+    types::Entry, view::View,
 };
 
 const DIRECTORY: &str = "FERRY_TEST_CHILD_DIRECTORY";
@@ -282,7 +282,7 @@ async fn wherever_an_install_dies_the_state_is_the_old_or_the_new_one() {
         let told = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.signal(), Some(ABORTED), "{armed}: {told}");
         let left = Arc::new(StateStore::open(&home.path().join("to")).unwrap());
-        let (applied, sessions) = (left.position().applied, Sessions::new(left));
+        let (applied, sessions) = (left.position().applied, View::new(left).sessions());
         let (index, count) = (applied.unwrap().index, sessions.count().unwrap());
         let has_old = sessions.get(b"kept").unwrap().is_some();
         if place == fail::INSTALL_MOVED {

@@ -1,0 +1,175 @@
+//! Where calls arrive: sockets of TCP and of Unix, made here or handed over.
+//!
+//! A socket that whoever started ferry already listens on (systemd's socket
+//! activation, `LISTEN_FDS`) is taken for the place that it is bound to. It
+//! stays open while one ferry ends and the next begins, so that no caller
+//! ever finds nobody there.
+
+use std::{
+    fmt, fs, io,
+    net::SocketAddr,
+    os::unix::fs::FileTypeExt,
+    path::{Path, PathBuf},
+};
+
+use listenfd::ListenFd;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, UnixListener},
+};
+
+/// An address of either kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A TCP socket.
+    Tcp(SocketAddr),
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(to),
+            Self::Unix(path) => write!(to, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// Why a place cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("listen address {place}: {error}; free it or choose another")]
+pub struct BindError {
+    /// The place asked for.
+    pub place: Place,
+    /// What the system said.
+    #[source]
+    pub error: io::Error,
+}
+
+/// A socket that listens.
+#[derive(Debug)]
+pub struct Listening {
+    socket: Socket,
+    place: Place,
+    /// Removed when the socket is closed; `None` if it is somebody else's.
+    _file: Option<OwnFile>,
+}
+
+#[derive(Debug)]
+enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+#[derive(Debug)]
+struct OwnFile(PathBuf);
+
+impl Drop for OwnFile {
+    fn drop(&mut self) {
+        // Somebody may have removed it, which is what is wanted.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// Any kind of connection.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<IO: AsyncRead + AsyncWrite + Send + Unpin> Stream for IO {}
+
+impl Listening {
+    /// Listens on `place`. A Unix socket's file that nobody listens on is
+    /// replaced.
+    ///
+    /// # Errors
+    /// If it is taken, forbidden, or not of this machine.
+    pub async fn bind(place: &Place) -> Result<Self, BindError> {
+        let bind = |error| BindError {
+            place: place.clone(),
+            error,
+        };
+        match place {
+            Place::Tcp(address) => {
+                let socket = TcpListener::bind(address).await.map_err(bind)?;
+                Self::tcp(socket).map_err(bind)
+            }
+            Place::Unix(path) => {
+                remove_left_over(path).await.map_err(bind)?;
+                let socket = UnixListener::bind(path).map_err(bind)?;
+                Ok(Self {
+                    socket: Socket::Unix(socket),
+                    place: place.clone(),
+                    _file: Some(OwnFile(path.clone())),
+                })
+            }
+        }
+    }
+
+    /// Every socket that whoever started this process handed over. They can
+    /// be taken once.
+    ///
+    /// # Errors
+    /// If one of them is no listening socket.
+    pub fn handed_over() -> io::Result<Vec<Self>> {
+        let mut handed = ListenFd::from_env();
+        let mut sockets = Vec::new();
+        for place in 0..handed.len() {
+            // Which kind it is only trying tells.
+            let tcp = handed.take_tcp_listener(place);
+            if let Ok(Some(socket)) = tcp {
+                socket.set_nonblocking(true)?;
+                sockets.push(Self::tcp(TcpListener::from_std(socket)?)?);
+            } else if let Some(socket) = handed.take_unix_listener(place)? {
+                socket.set_nonblocking(true)?;
+                let address = socket.local_addr()?;
+                let path = address.as_pathname().unwrap_or(Path::new("")).to_owned();
+                sockets.push(Self {
+                    socket: Socket::Unix(UnixListener::from_std(socket)?),
+                    place: Place::Unix(path),
+                    _file: None,
+                });
+            }
+        }
+        Ok(sockets)
+    }
+
+    fn tcp(socket: TcpListener) -> io::Result<Self> {
+        let place = Place::Tcp(socket.local_addr()?);
+        Ok(Self {
+            socket: Socket::Tcp(socket),
+            place,
+            _file: None,
+        })
+    }
+
+    /// Where it listens (the port that the system chose, for port 0).
+    #[must_use]
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    pub(crate) async fn accept(&self) -> io::Result<Box<dyn Stream>> {
+        match &self.socket {
+            Socket::Tcp(socket) => {
+                let (stream, _) = socket.accept().await?;
+                // Small answers must not wait for a full segment.
+                let _ = stream.set_nodelay(true);
+                Ok(Box::new(stream))
+            }
+            Socket::Unix(socket) => Ok(Box::new(socket.accept().await?.0)),
+        }
+    }
+}
+
+/// Removes the file of a socket whose process is gone. One that is listened
+/// on stays, and binding to it then fails.
+async fn remove_left_over(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(file) if file.file_type().is_socket() => {}
+        // Nothing, or something that is not ours to remove.
+        _ => return Ok(()),
+    }
+    match tokio::net::UnixStream::connect(path).await {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
+        _ => Ok(()),
+    }
+}

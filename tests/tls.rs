@@ -1,0 +1,290 @@
+//! Listeners of every kind, and the way to an upstream: TLS with and without
+//! clients' certificates, Unix sockets, several places at once.
+
+use std::{fs, net::SocketAddr, path::Path, sync::Arc};
+
+use ferry::accept::frame::framed;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+};
+use tempfile::TempDir;
+use tokio::{
+    io::AsyncReadExt,
+    net::{TcpStream, UnixStream},
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+use tonic::Code;
+
+use crate::support::{
+    client::{CREATE, Line, grpc, old_form},
+    served::{METHODS, Served},
+    soon,
+    upstream::Upstream,
+};
+
+/// An authority of the test's own, and what it has signed, as PEM files.
+struct Authority {
+    home: TempDir,
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).expect("no names");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().expect("randomness");
+        let issuer = CertifiedIssuer::self_signed(params, key).expect("it signs itself");
+        let home = tempfile::tempdir().expect("a temporary directory can be made");
+        fs::write(home.path().join("ca.pem"), issuer.pem()).expect("it is writable");
+        Self { home, issuer }
+    }
+
+    /// Writes `NAME.pem` and `NAME.key` for localhost.
+    fn sign(&self, name: &str) {
+        let params = CertificateParams::new(vec!["localhost".to_owned()]).expect("a DNS name");
+        let key = KeyPair::generate().expect("randomness");
+        let signed = params.signed_by(&key, &self.issuer).expect("it signs");
+        fs::write(self.path(&format!("{name}.pem")), signed.pem()).expect("it is writable");
+        fs::write(self.path(&format!("{name}.key")), key.serialize_pem()).expect("it is writable");
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.home.path().join(name).display().to_string()
+    }
+
+    /// A client that trusts this authority, with the certificate `name` if any.
+    fn client(&self, name: Option<&str>) -> ClientConfig {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.issuer.der().clone()).expect("an authority");
+        let client = ClientConfig::builder().with_root_certificates(roots);
+        let mut client = match name {
+            None => client.with_no_client_auth(),
+            Some(name) => {
+                let chain = CertificateDer::from_pem_file(self.path(&format!("{name}.pem")));
+                let key = PrivateKeyDer::from_pem_file(self.path(&format!("{name}.key")));
+                let chain = vec![chain.expect("PEM")];
+                client
+                    .with_client_auth_cert(chain, key.expect("PEM"))
+                    .expect("they belong together")
+            }
+        };
+        client.alpn_protocols = vec![b"h2".to_vec()];
+        client
+    }
+
+    async fn connect(
+        &self,
+        address: SocketAddr,
+        name: Option<&str>,
+    ) -> std::io::Result<TlsStream<TcpStream>> {
+        let socket = TcpStream::connect(address).await?;
+        let server = ServerName::try_from("localhost").expect("a DNS name");
+        TlsConnector::from(Arc::new(self.client(name)))
+            .connect(server, socket)
+            .await
+    }
+
+    async fn line(&self, address: SocketAddr, name: Option<&str>) -> Line {
+        let socket = self.connect(address, name).await;
+        Line::over(socket.expect("they trust each other")).await
+    }
+}
+
+/// A sidecar with these listeners in front of `upstream`, both as YAML.
+async fn served(listen: &str, upstream: &str) -> Served {
+    let yaml =
+        format!("version: 1\nlisten:\n{listen}\nadmin: off\nupstream:\n{upstream}\n{METHODS}");
+    Served::by(&yaml).await
+}
+
+fn one_batch_at_a_time(upstream: &Upstream) -> String {
+    crate::support::served::one_at_a_time(upstream.address)
+}
+
+#[tokio::test]
+async fn calls_come_in_over_tls_over_ipv6_and_over_a_unix_socket_at_once() {
+    let authority = Authority::new();
+    authority.sign("server");
+    let upstream = Upstream::answering().await;
+    let unix = authority.path("ferry.sock");
+    let listen = format!(
+        "  - address: 127.0.0.1:0\n    tls: {{cert: {}, key: {}}}\n  - address: '[::1]:0'\n  - unix: {unix}",
+        authority.path("server.pem"),
+        authority.path("server.key"),
+    );
+    let served = served(&listen, &one_batch_at_a_time(&upstream)).await;
+    authority
+        .line(served.address(), None)
+        .await
+        .create("over-tls", b"s")
+        .await;
+    let v6 = served.stack.places()[1].parse().expect("an address");
+    Line::open(v6).await.create("over-v6", b"s").await;
+    let socket = UnixStream::connect(&unix).await.expect("it listens");
+    Line::over(socket).await.create("over-unix", b"s").await;
+    let clients: Vec<_> = upstream
+        .batches()
+        .into_iter()
+        .flat_map(|b| b.clients)
+        .collect();
+    assert_eq!(clients, ["over-tls", "over-v6", "over-unix"]);
+    served.stack.drain(std::time::Duration::from_secs(1)).await;
+    assert!(!Path::new(&unix).exists(), "a socket's file goes with it");
+}
+
+#[tokio::test]
+async fn a_client_without_a_certificate_that_is_trusted_is_refused() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    for name in ["server", "client"] {
+        authority.sign(name);
+    }
+    stranger.sign("client");
+    let upstream = Upstream::answering().await;
+    let served = served(&mutual(&authority), &one_batch_at_a_time(&upstream)).await;
+    let line = authority.line(served.address(), Some("client")).await;
+    line.create("known", b"s").await;
+    for name in [None, Some("stranger")] {
+        if name.is_some() {
+            for kind in ["pem", "key"] {
+                let from = stranger.path(&format!("client.{kind}"));
+                fs::copy(from, authority.path(&format!("stranger.{kind}"))).expect("both exist");
+            }
+        }
+        // TLS 1.3 tells a client only when it reads.
+        if let Ok(socket) = authority.connect(served.address(), name).await {
+            let mut socket = socket;
+            let mut said = [0; 1];
+            let read = soon("it is told", socket.read(&mut said)).await;
+            assert!(!matches!(read, Ok(1..)), "{name:?} is served");
+        }
+    }
+    assert_eq!(upstream.batches().len(), 1);
+}
+
+fn mutual(authority: &Authority) -> String {
+    format!(
+        "  - address: 127.0.0.1:0\n    tls: {{cert: {}, key: {}, client_ca: {}}}",
+        authority.path("server.pem"),
+        authority.path("server.key"),
+        authority.path("ca.pem"),
+    )
+}
+
+#[tokio::test]
+async fn clients_of_different_certificates_never_share_a_batch() {
+    let authority = Authority::new();
+    for name in ["server", "one", "two"] {
+        authority.sign(name);
+    }
+    let upstream = Upstream::holding().await;
+    let served = served(&mutual(&authority), &one_batch_at_a_time(&upstream)).await;
+    let lines = [
+        authority.line(served.address(), Some("one")).await,
+        authority.line(served.address(), Some("two")).await,
+    ];
+    let create = async |line: &Line, id: &str| line.send(grpc(CREATE), old_form(id, b"s")).await;
+    let mut calls = vec![create(&lines[0], "first").await];
+    upstream.until_batches(1).await;
+    for (place, line) in [0, 1, 0, 1].map(|place| (place, &lines[place])) {
+        calls.push(create(line, &format!("of-{place}-{}", calls.len())).await);
+        // Each is asked for after the one before has come.
+        line.ask(grpc("/test.Streams/Fail"), framed(b"")).await;
+    }
+    upstream.answer_all();
+    for call in calls {
+        let answer = call.answer().await.expect("an answer");
+        assert_eq!(answer.status().code(), Code::Ok);
+    }
+    let batches: Vec<_> = upstream.batches().into_iter().map(|b| b.clients).collect();
+    assert_eq!(batches.len(), 3, "{batches:?}");
+    for batch in &batches[1..] {
+        let of = batch[0].split('-').nth(1);
+        assert!(
+            batch.iter().all(|id| id.split('-').nth(1) == of),
+            "{batches:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_replaced_is_shown_to_the_next_connection() {
+    let (old, new) = (Authority::new(), Authority::new());
+    old.sign("server");
+    new.sign("server");
+    let upstream = Upstream::answering().await;
+    let listen = format!(
+        "  - address: 127.0.0.1:0\n    tls: {{cert: {}, key: {}}}",
+        old.path("server.pem"),
+        old.path("server.key"),
+    );
+    let served = served(&listen, &one_batch_at_a_time(&upstream)).await;
+    let before = old.line(served.address(), None).await;
+    for kind in ["pem", "key"] {
+        let name = format!("server.{kind}");
+        fs::copy(new.path(&name), old.path(&name)).expect("both exist");
+    }
+    crate::support::until("the new certificate is shown", async || {
+        new.connect(served.address(), None).await.is_ok()
+    })
+    .await;
+    // What was connected before goes on.
+    before.create("x", b"s").await;
+}
+
+#[tokio::test]
+async fn an_upstream_is_called_over_mutual_tls_and_over_a_unix_socket() {
+    let authority = Authority::new();
+    for name in ["server", "client"] {
+        authority.sign(name);
+    }
+    let upstream = Upstream::answering().await;
+    // One sidecar in front of another: the far one is the TLS upstream.
+    let unix = authority.path("far.sock");
+    let listen = format!("{}\n  - unix: {unix}", mutual(&authority));
+    let far = served(&listen, &one_batch_at_a_time(&upstream)).await;
+    let port = far.address().port();
+    let tls = format!(
+        "  endpoints: ['https://localhost:{port}']\n  tls: {{ca: {}, cert: {}, key: {}}}",
+        authority.path("ca.pem"),
+        authority.path("client.pem"),
+        authority.path("client.key"),
+    );
+    for way in [tls, format!("  endpoints: ['unix:{unix}']")] {
+        let near = served("  - address: 127.0.0.1:0", &way).await;
+        let line = near.line().await;
+        line.create("x", b"s").await;
+        let answer = line.ask(grpc("/test.Streams/Echo"), framed(b"y")).await;
+        assert_eq!(answer.status().code(), Code::Ok, "{way}");
+    }
+    assert_eq!(upstream.batches().len(), 2);
+}
+
+#[tokio::test]
+async fn an_upstream_whose_certificate_is_not_trusted_gets_no_call() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    authority.sign("server");
+    let upstream = Upstream::answering().await;
+    let listen = format!(
+        "  - address: 127.0.0.1:0\n    tls: {{cert: {}, key: {}}}",
+        authority.path("server.pem"),
+        authority.path("server.key"),
+    );
+    let far = served(&listen, &one_batch_at_a_time(&upstream)).await;
+    let way = format!(
+        "  endpoints: ['https://localhost:{}']\n  tls: {{ca: {}}}",
+        far.address().port(),
+        stranger.path("ca.pem"),
+    );
+    let near = served("  - address: 127.0.0.1:0", &way).await;
+    let answer = near
+        .line()
+        .await
+        .ask(grpc(CREATE), old_form("x", b"s"))
+        .await;
+    let status = answer.status();
+    assert_eq!(status.code(), Code::Unavailable, "{status}");
+    assert!(status.message().contains("no TLS"), "{status}");
+    assert!(upstream.batches().is_empty());
+}
