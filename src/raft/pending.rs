@@ -204,7 +204,6 @@ impl Collected {
 }
 
 /// The changes as a write batch in key order; of equal keys, only the last.
-
 fn sorted(keys: &[u8], mut slots: Vec<Slot<'_>>) -> WriteBatch {
     slots.sort_by(|a, b| keys[a.key.clone()].cmp(&keys[b.key.clone()]));
     let mut batch = WriteBatch::default();
