@@ -19,7 +19,7 @@ use ferry::proto::mqtt::ListSessionRequest;
 
 /// Sessions that make a snapshot due and let the log before it go, and how many
 /// of them are written at once.
-const MANY: usize = 1_400;
+const MANY: usize = 2_800;
 const AT_ONCE: usize = 50;
 
 /// The sidecar's policy in front of these nodes, as policies/cluster.yaml has it.

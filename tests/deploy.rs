@@ -43,7 +43,7 @@ fn the_cluster_that_ships_is_three_nodes_that_name_each_other_and_a_policy_in_fr
         assert_eq!(node.node, number);
         assert_eq!(node.members.len(), 3);
         assert_eq!(node.members[&number], node.peer.to_string());
-        let called = format!("http://{}/", node.listen);
+        let called = format!("http://{}", node.listen);
         assert!(
             endpoints.iter().any(|at| at.to_string() == called),
             "{called}"

@@ -16,7 +16,7 @@ use crate::{
     support::{
         load::Loading,
         served::{one_at_a_time, policy_file},
-        upstream::Upstream,
+        upstream::{Upstream, refusal},
     },
 };
 
@@ -147,17 +147,19 @@ async fn the_live_page_while_shedding_names_the_reason_in_words_and_not_by_colou
 }
 
 #[tokio::test]
-async fn the_live_page_with_the_upstream_down_lists_the_failed_batches() {
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
-    let address = nobody.local_addr().expect("it is bound");
-    drop(nobody);
-    let sidecar = hurried(address).await;
+async fn the_live_page_with_the_upstream_refusing_lists_the_failed_batches() {
+    let upstream = Upstream::answering().await;
+    // It is reached, and then takes nothing more.
+    let sidecar = hurried(upstream.address).await;
+    for _ in 0..100_000 {
+        upstream.refuse(refusal());
+    }
     let loading = Loading::start(sidecar.address, "page-");
     let look = Look {
         until: "document.getElementById('ghosts').textContent !== '–' \
                 && /failed/.test(document.getElementById('recent').textContent)",
         dark: true,
-        picture: "upstream-down-dark",
+        picture: "upstream-refusing-dark",
         ..Look::default()
     };
     let shown = look.at(sidecar.admin).await;

@@ -8,7 +8,7 @@
 //! has applied, once that is no older than any write that was acknowledged
 //! before; a caller that does not need that much says so with the metadata
 //! `ferry-read: stale`. They get at it in two places only:
-//! [`MetaService::view_of`] and [`MetaService::views`].
+//! `MetaService::view_of` and `MetaService::views`.
 //!
 //! Every record has a key that decides its Raft group. A write of several
 //! groups' is applied a group at a time; a read of everything asks all of them.

@@ -29,8 +29,8 @@ pub enum OtherMetadata {
 
 /// Equal within a batch unless the policy says otherwise: what calls are admitted by.
 const IDENTITY: [&str; 2] = ["authorization", "token"];
-/// Stands in the list of identity for no key of metadata, but for the
-/// certificate of a client of a TLS listener.
+/// Stands in the lists for no key of metadata, but for the certificate of a
+/// client of a TLS listener.
 const CERTIFICATE: &str = "client_certificate";
 /// Ignored unless the policy makes it identity. `content-length` stands for
 /// the frame that the call came in, which its entry leaves behind.
@@ -176,11 +176,10 @@ pub(super) fn check(file: &MetadataFile, found: &mut Found) -> MetadataRules {
     }
     let other = file.other.as_ref();
     let other = other.map_or(OtherMetadata::Alone, |other| other.value);
-    let listed = identity.len();
     identity.retain(|name| name != CERTIFICATE);
     let mut rules = MetadataRules::new(&identity, &ignore, other);
-    // Whoever lists what separates callers has left it out, or not.
-    rules.certificate = file.identity.is_none() || identity.len() < listed;
+    // A certificate is a credential: it separates callers unless told not to.
+    rules.certificate = !ignore.iter().any(|name| name == CERTIFICATE);
     rules
 }
 

@@ -256,8 +256,9 @@ impl Plan {
         for record in own.iter().flat_map(|own| records(own)) {
             said.push(record.map_err(|why| self.no_reply(why))?.number);
         }
-        let mut content = Vec::new();
+        let (mut content, mut present) = (Vec::new(), !own.is_empty());
         for message in outer.map(|record| record.payload(reply)) {
+            present = true;
             for record in records(message) {
                 let record = record.map_err(|why| self.no_reply(why))?;
                 if !said.contains(&record.number) {
@@ -266,7 +267,7 @@ impl Plan {
             }
         }
         own.iter().for_each(|own| content.extend_from_slice(own));
-        if !content.is_empty() || !own.is_empty() {
+        if present {
             put_tag(out, fill.to, Wire::Len);
             put_varint(out, content.len() as u64);
             out.extend_from_slice(&content);

@@ -1,6 +1,11 @@
 //! Wrapping and splitting held against prost-reflect, which decodes, builds and
 //! encodes for real: etcd's Put and Txn as the shipped policy has them.
 
+use std::{
+    path::Path,
+    sync::{Arc, LazyLock},
+};
+
 use proptest::prelude::*;
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, ReflectMessage, Value};
 
@@ -12,14 +17,23 @@ use crate::policy::Policy;
 
 const ETCD: &str = include_str!("../../../policies/etcd.yaml");
 
-fn plan() -> std::sync::Arc<Plan> {
-    let policy = Policy::load(ETCD, std::path::Path::new("etcd.yaml"));
+/// The shipped plan.
+static PLAN: LazyLock<Arc<Plan>> = LazyLock::new(|| {
+    let policy = Policy::load(ETCD, Path::new("etcd.yaml"));
     policy.expect("a test loads it").methods.remove(0).plan
+});
+
+/// One pool for all: messages of two pools are never equal.
+static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
+    DescriptorPool::decode(crate::proto::ETCD).expect("the build script wrote it")
+});
+
+fn plan() -> Arc<Plan> {
+    Arc::clone(&PLAN)
 }
 
 fn kind(name: &str) -> MessageDescriptor {
-    let pool = DescriptorPool::decode(crate::proto::ETCD).expect("the build script wrote it");
-    let kind = pool.get_message_by_name(&format!("etcdserverpb.{name}"));
+    let kind = POOL.get_message_by_name(&format!("etcdserverpb.{name}"));
     kind.expect("it is described")
 }
 
