@@ -1,20 +1,27 @@
 //! What the tables beside the sessions promise, in one write batch and across
 //! restarts.
 
-use std::ops::ControlFlow;
+use std::{ops::ControlFlow, path::Path, sync::Arc};
 
-use futures_util::future::join_all;
+use futures_util::{future::join_all, stream};
+use openraft::{
+    EntryPayload, Snapshot,
+    storage::{RaftSnapshotBuilder as _, RaftStateMachine as _},
+};
 use prost::Message;
 
-use super::{crash_image, create, encoded, open};
+use super::{crash_image, create, encoded, log_id, metrics, open};
 use crate::{
     proto::meta::{
         DeleteRaw, DeleteRequest, SaveOffsetData, SaveOffsetDataRequest,
         SaveOffsetDataRequestOffset, SetRaw, SetRequest,
     },
     raft::{
-        Group, ProposeError,
+        Group, ProposeError, View,
         command::{Applied, Command, Kind},
+        machine::Machine,
+        state::StateStore,
+        types::Entry,
     },
 };
 
@@ -137,4 +144,65 @@ async fn a_command_from_the_future_is_refused_before_it_can_enter_the_log() {
         group.propose(create(&[("a", "1")]), 1).await,
         Ok(Applied::Done)
     );
+}
+
+fn machine(home: &Path) -> (Arc<StateStore>, Machine) {
+    let store = Arc::new(StateStore::open(home).unwrap());
+    let metrics = Arc::new(metrics());
+    let (machine, _gone) = Machine::start(Arc::clone(&store), metrics, u64::MAX).unwrap();
+    (store, machine)
+}
+
+async fn apply(machine: &mut Machine, commands: Vec<Command>) -> std::io::Result<()> {
+    let entries = (1..).zip(commands).map(|(index, command)| {
+        let log_id = log_id(index);
+        let payload = EntryPayload::Normal(command);
+        Ok((Entry { log_id, payload }, None))
+    });
+    machine.apply(stream::iter(entries)).await
+}
+
+#[tokio::test]
+async fn a_log_entry_from_the_future_stops_the_replica_and_leaves_its_state() {
+    let home = tempfile::tempdir().unwrap();
+    let (store, mut machine) = machine(home.path());
+    let future = Command::from_encoded(b"\x01\x7fwhatever".to_vec().into());
+    let stopped = apply(&mut machine, vec![set("a", "1"), future]).await;
+    let why = stopped.unwrap_err().to_string();
+    assert!(why.contains("log entry 2"), "{why}");
+    assert!(why.contains("start the newer one"), "{why}");
+    assert_eq!(store.position().applied, None);
+    assert_eq!(View::new(store).value(b"a").unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_snapshot_holds_every_table() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (_, mut sending) = machine(from.path());
+    let subscribe = b"\xc2\x3e\x09\x0a\x01c\x12\x01p\x1a\x01s"; // field 1000: c, p, s
+    let commands = vec![
+        create(&[("c", "session")]),
+        encoded(Kind::SetSubscribe, subscribe),
+        save("s", 7, None),
+        set("k", "v"),
+    ];
+    apply(&mut sending, commands).await.unwrap();
+    let mut builder = sending.try_create_snapshot_builder(true).await.unwrap();
+    let Snapshot { meta, snapshot } = builder.build_snapshot().await.unwrap();
+    let (receiver, mut receiving) = machine(to.path());
+    receiving.install_snapshot(&meta, snapshot).await.unwrap();
+    let view = View::new(receiver);
+    assert_eq!(view.sessions().get(b"c").unwrap().unwrap(), "session");
+    let mut subscriptions = Vec::new();
+    let shown = view.subscriptions(|subscribe| {
+        subscriptions.push(subscribe.to_vec());
+        ControlFlow::Continue(())
+    });
+    assert_eq!((shown.unwrap(), subscriptions), (1, vec![b"s".to_vec()]));
+    let shown = view.offsets(b"", b"g", |shard, offset| {
+        assert_eq!((shard.name, offset), (&b"s"[..], 7));
+        ControlFlow::Continue(())
+    });
+    assert_eq!(shown.unwrap(), 1);
+    assert_eq!(view.value(b"k").unwrap().unwrap(), "v");
 }
