@@ -1,0 +1,197 @@
+//! What the layer does when more comes in than the upstream carries: whom it
+//! refuses at the door, who falls out at the sealing, what a late batch keeps.
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn a_queue_holds_no_more_bytes_than_its_bound() {
+    let queue = QueueSettings {
+        max_bytes: 50,
+        ..QueueSettings::default()
+    };
+    let (front, _batches, rules) = front(Rules {
+        queue,
+        ..Rules::default()
+    });
+    let first = call(&front, ask(0));
+    settle().await;
+    let answers = join_all((1..8).map(|n| call(&front, ask(n)))).await;
+    let shed = answers
+        .into_iter()
+        .filter(|answer| {
+            matches!(
+                answer,
+                Ok(Err(BatchError::Shed {
+                    reason: ShedReason::QueueBytes,
+                    ..
+                }))
+            )
+        })
+        .count();
+    assert_eq!(shed, 2, "five entries of ten bytes fit");
+    assert_eq!(rules.tally().shed, BTreeMap::from([("queue_bytes", 2)]));
+    first.await.expect("no panic").expect("it succeeds");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_entry_that_waited_for_max_wait_is_shed_then() {
+    let queue = QueueSettings {
+        max_wait: Duration::from_millis(4),
+        ..QueueSettings::default()
+    };
+    let (front, _batches, rules) = front(Rules {
+        queue,
+        ..Rules::default()
+    });
+    let first = call(&front, ask(0));
+    settle().await;
+    let started = tokio::time::Instant::now();
+    let shed = call(&front, ask(1)).await.expect("no panic");
+    assert!(
+        matches!(
+            shed,
+            Err(BatchError::Shed {
+                reason: ShedReason::QueueWait,
+                ..
+            })
+        ),
+        "{shed:?}"
+    );
+    assert_eq!(started.elapsed(), Duration::from_millis(4));
+    assert_eq!(rules.tally().shed, BTreeMap::from([("queue_wait", 1)]));
+    first.await.expect("no panic").expect("it succeeds");
+}
+
+/// Entries one by one, so that latency and pace of the upstream are known.
+async fn warm_up(front: &Front) {
+    for n in 0..20 {
+        let calls: Vec<_> = (0..2).map(|i| call(front, ask(2 * n + i))).collect();
+        join_all(calls).await;
+    }
+}
+
+fn within(number: u32, slack: Duration) -> Ask {
+    Ask {
+        deadline: Some((tokio::time::Instant::now() + slack).into_std()),
+        ..ask(number)
+    }
+}
+
+const TEN: WindowSettings = WindowSettings {
+    max_entries: std::num::NonZeroU32::new(10).expect("10 is not zero"),
+    max_bytes: 1 << 20,
+    linger: Duration::from_millis(2),
+    close: Close::Adaptive,
+};
+
+#[tokio::test(start_paused = true)]
+async fn who_could_not_be_answered_in_time_behind_the_backlog_is_refused_at_the_door() {
+    let (front, _batches, rules) = front(Rules {
+        window: TEN,
+        ..Rules::default()
+    });
+    warm_up(&front).await;
+    // One batch of one on its way, then five full batches: 50 ms of work.
+    let first = call(&front, ask(0));
+    settle().await;
+    let backlog: Vec<_> = (1..51).map(|n| call(&front, ask(n))).collect();
+    settle().await;
+    let refused = call(&front, within(90, Duration::from_millis(55)));
+    let served = call(&front, within(91, Duration::from_millis(90)));
+    let refused = refused
+        .await
+        .expect("no panic")
+        .expect_err("no time for it");
+    let BatchError::Shed {
+        reason: ShedReason::Deadline,
+        retry_after,
+    } = refused
+    else {
+        panic!("{refused:?}");
+    };
+    assert!(
+        retry_after.abs_diff(Duration::from_millis(50)) < Duration::from_millis(11),
+        "the backlog's drain time, not {retry_after:?}"
+    );
+    assert_eq!(served.await.expect("no panic"), Ok(91));
+    assert_eq!(first.await.expect("no panic"), Ok(0));
+    join_all(backlog).await;
+    assert_eq!(rules.tally().shed, BTreeMap::from([("deadline", 1)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_cannot_be_answered_in_time_any_more_falls_out_at_the_sealing() {
+    let (front, mut batches, rules) = front(Rules::default());
+    warm_up(&front).await;
+    let first = call(&front, ask(0));
+    settle().await;
+    // Sealed in 9 ms, answered in 19.
+    let doomed = call(&front, within(90, Duration::from_millis(15)));
+    let served = call(&front, within(91, Duration::from_millis(30)));
+    first.await.expect("no panic").expect("it succeeds");
+    let doomed = doomed.await.expect("no panic");
+    assert!(
+        matches!(
+            doomed,
+            Err(BatchError::Shed {
+                reason: ShedReason::Deadline,
+                ..
+            })
+        ),
+        "{doomed:?}"
+    );
+    assert_eq!(served.await.expect("no panic"), Ok(91));
+    drop(front);
+    let mut last = Vec::new();
+    while let Some(batch) = batches.recv().await {
+        last = numbers(Some(batch));
+    }
+    assert_eq!(last, [91]);
+    assert_eq!(rules.tally().shed, BTreeMap::from([("deadline", 1)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_upstream_gets_even_what_it_seems_too_slow_for() {
+    let (front, mut batches, rules) = front(Rules::default());
+    warm_up(&front).await;
+    settle().await;
+    let hasty = call(&front, within(90, Duration::from_millis(5)));
+    let answer = hasty.await.expect("no panic");
+    assert!(
+        matches!(
+            answer,
+            Err(BatchError::DeadlineExceeded | BatchError::TimedOut)
+        ),
+        "{answer:?}"
+    );
+    drop(front);
+    let mut last = Vec::new();
+    while let Some(batch) = batches.recv().await {
+        last = numbers(Some(batch));
+    }
+    assert_eq!(last, [90], "else a wrong guess would never be corrected");
+    assert_eq!(rules.tally().shed, BTreeMap::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_is_late_is_told_in_time_and_keeps_its_permit_until_its_reply() {
+    let (front, mut batches, rules) = front(Rules {
+        timeout: Some(Duration::from_millis(4)),
+        ..Rules::default()
+    });
+    let started = tokio::time::Instant::now();
+    let late = call(&front, ask(0));
+    settle().await;
+    let next = call(&front, ask(1));
+    assert_eq!(late.await.expect("no panic"), Err(BatchError::TimedOut));
+    assert_eq!(started.elapsed(), Duration::from_millis(4));
+    assert_eq!(numbers(batches.recv().await), [0]);
+    assert_eq!(numbers(batches.recv().await), [1], "with the late reply");
+    assert_eq!(started.elapsed(), Duration::from_millis(10));
+    assert_eq!(next.await.expect("no panic"), Err(BatchError::TimedOut));
+    assert_eq!(
+        rules.tally(),
+        Tally::default(),
+        "nobody left, nobody is lost"
+    );
+}
