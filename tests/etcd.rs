@@ -5,6 +5,7 @@ use std::{net::SocketAddr, process::Stdio};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
+use prost::Message;
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     process::Command,
@@ -15,8 +16,8 @@ use crate::{
     python_client::python,
     support::{
         admin,
-        client::Line,
-        etcd::{Etcd, Put, put},
+        client::{Line, frame, grpc, with},
+        etcd::{AUTHENTICATE, Authenticate, Authenticated, Etcd, PUT, Put, ok, put},
         soon,
     },
 };
@@ -149,6 +150,9 @@ async fn what_could_fail_a_transaction_goes_alone_and_hears_etcds_own_words() {
     };
     let reply = put(&lines.1, &wants).await.expect("a put succeeds");
     assert_eq!(reply.prev_kv.expect("the old value").value, "before");
+    let name = "ferry_entries_alone_total";
+    let alone = admin::metric(sidecar.admin, name, "unbatchable_if").await;
+    assert_eq!(alone, 6.0, "each is counted with its reason");
 }
 
 #[tokio::test]
@@ -177,6 +181,51 @@ async fn more_than_a_transaction_takes_is_several_and_what_is_too_large_hears_so
         batches >= 7.0,
         "6 MB do not fit into fewer transactions: {batches}"
     );
+}
+
+/// A user's token, asked of etcd through the sidecar.
+async fn token(line: &Line, name: &str) -> String {
+    let asked = Authenticate {
+        name: name.into(),
+        password: "secret".into(),
+    };
+    let answer = line.ask(grpc(AUTHENTICATE), frame(&asked)).await;
+    let reply = Authenticated::decode(ok(&answer)).expect("an authentication's reply");
+    reply.token
+}
+
+#[tokio::test]
+async fn a_put_without_permission_is_refused_alone_and_the_others_are_made() {
+    let etcd = Etcd::start().await;
+    let sidecar = etcd.sidecar().await;
+    for command in [
+        "user add root:secret",
+        "role add writer",
+        "role grant-permission writer --prefix=true write mine/",
+        "user add alice:secret",
+        "user grant-role alice writer",
+        "auth enable",
+    ] {
+        let words: Vec<&str> = command.split(' ').collect();
+        etcdctl(etcd.address, &words, "").await;
+    }
+    let line = Line::open(sidecar.address).await;
+    let alice = token(&line, "alice").await;
+    let answers = join_all((0..60).map(async |n| {
+        let key = match n {
+            17 => "theirs/17".to_owned(),
+            n => format!("mine/{n}"),
+        };
+        let request = with(PUT, &[("token", &alice)]);
+        line.ask(request, frame(&Put::of(&key, "v"))).await.status()
+    }))
+    .await;
+    for (n, status) in answers.iter().enumerate() {
+        match n {
+            17 => assert_eq!(status.code(), Code::PermissionDenied, "{status}"),
+            _ => assert_eq!(status.code(), Code::Ok, "{n}: {status}"),
+        }
+    }
 }
 
 /// Runs etcdctl against the sidecar; answers what it printed.

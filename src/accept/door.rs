@@ -136,7 +136,7 @@ impl<S: Submit> Door<S> {
         let DoorMethod {
             plan,
             max_message_bytes,
-            ..
+            metrics,
         } = &self.methods[method];
         let whole = match whole {
             Ok(whole) => whole,
@@ -150,15 +150,26 @@ impl<S: Submit> Door<S> {
         let message = match frame::unary(&whole.bytes) {
             Ok(Unary::Message(message)) => message,
             // Whether the upstream can read it is for the upstream to say.
-            Ok(Unary::Compressed) => return Judged::Alone(whole),
+            Ok(Unary::Compressed) => {
+                metrics.on_alone("compressed", 1);
+                return Judged::Alone(whole);
+            }
             Err(error) => return Judged::Refused(status::of_frame(error)),
         };
         let piece = match plan.scan(&message) {
             Ok(Scan::Merge(piece)) => piece,
-            Ok(Scan::Alone(_)) => return Judged::Alone(whole),
+            Ok(Scan::Alone(reason)) => {
+                // Unread as it is, it counts as one.
+                metrics.on_alone(reason.as_str(), 1);
+                return Judged::Alone(whole);
+            }
             Err(error) => return Judged::Refused(status::of_scan(&error)),
         };
-        match identity(&self.metadata, parts) {
+        let identity = identity(&self.metadata, parts);
+        if identity.is_err() {
+            metrics.on_alone("metadata", piece.entries());
+        }
+        match identity {
             Ok(identity) => Judged::Batch(Call {
                 method,
                 group: 0, // the line that takes it says which

@@ -24,6 +24,7 @@ const POLICY: &str = "policies/etcd.yaml";
 const USUAL: &str = "http://127.0.0.1:2379";
 
 pub(crate) const PUT: &str = "/etcdserverpb.KV/Put";
+pub(crate) const AUTHENTICATE: &str = "/etcdserverpb.Auth/Authenticate";
 pub(crate) const RANGE: &str = "/etcdserverpb.KV/Range";
 
 /// A running etcd of one member.
@@ -184,4 +185,18 @@ struct Range {
 struct RangeReply {
     #[prost(message, repeated, tag = "2")]
     kvs: Vec<KeyValue>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Authenticate {
+    #[prost(string, tag = "1")]
+    pub(crate) name: String,
+    #[prost(string, tag = "2")]
+    pub(crate) password: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Authenticated {
+    #[prost(string, tag = "2")]
+    pub(crate) token: String,
 }
