@@ -200,6 +200,32 @@ fn the_shipped_policies_pass_their_own_check() {
 }
 
 #[test]
+fn a_check_for_scripts_gives_every_fault_with_its_line_and_column() {
+    let desk = Desk::new();
+    let bad = "version: 2\nlisten: []\nupstraem: {}\n";
+    let bad = desk.write("bad.yaml", bad).display().to_string();
+    let output = desk.run(&["check", "--format", "json", &shipped("embedded.yaml"), &bad]);
+    assert_eq!(output.status.code(), Some(FAILED));
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    let checked: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(checked[0]["ok"], true);
+    assert!(
+        checked[0]["plan"]
+            .as_str()
+            .is_some_and(|plan| plan.contains("CreateSession"))
+    );
+    assert_eq!(checked[1]["ok"], false);
+    assert_eq!(checked[1]["plan"], serde_json::Value::Null);
+    let faults = checked[1]["faults"].as_array().expect("a list");
+    assert!(faults.len() >= 4, "all at once: {faults:?}");
+    let meant = faults.iter().find(|fault| fault["line"] == 3);
+    let meant = meant.expect("a fault of the third line");
+    assert_eq!(meant["column"], 1);
+    let message = meant["message"].as_str().expect("text");
+    assert!(message.contains("did you mean upstream?"), "{message}");
+}
+
+#[test]
 fn one_bad_policy_among_good_ones_fails_the_check() {
     let desk = Desk::new();
     let bad = desk.write("bad.yaml", "version: 2\n").display().to_string();

@@ -1,6 +1,11 @@
 //! `ferry check`: validates policy files with the loader that the sidecar uses.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::Result;
 
 use crate::policy::{self, Policy};
 
@@ -10,11 +15,73 @@ pub(super) struct Check {
     /// The policy files
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
+    /// How the result is printed
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// Plans to stdout and faults to stderr, for people.
+    Text,
+    /// One list to stdout, for editors and CI.
+    Json,
+}
+
+/// What is printed of one file.
+#[derive(Debug, serde::Serialize)]
+struct Checked {
+    file: String,
+    ok: bool,
+    /// The policy in words; none for one that is refused.
+    plan: Option<String>,
+    faults: Vec<FoundFault>,
+}
+
+/// A fault and its place, which is missing where it is the file as a whole.
+#[derive(Debug, serde::Serialize)]
+struct FoundFault {
+    line: Option<u64>,
+    column: Option<u64>,
+    message: String,
+}
+
+impl Checked {
+    fn of(path: &Path) -> Self {
+        let read = Policy::read(path);
+        let faults = read.as_ref().err().map(|faults| &faults.faults[..]);
+        let faults = faults.unwrap_or_default().iter();
+        Self {
+            file: path.display().to_string(),
+            ok: read.is_ok(),
+            faults: faults
+                .map(|fault| FoundFault {
+                    line: fault.at.map(|at| at.line),
+                    column: fault.at.map(|at| at.column),
+                    message: fault.what.clone(),
+                })
+                .collect(),
+            plan: read.ok().map(|policy| policy::describe(&policy)),
+        }
+    }
 }
 
 impl Check {
     /// Prints each method's plan, or every fault with line and column.
-    pub(super) fn run(self) -> ExitCode {
+    ///
+    /// # Errors
+    /// If stdout cannot be written to.
+    pub(super) fn run(self) -> Result<ExitCode> {
+        if self.format == Format::Json {
+            let checked: Vec<_> = self.files.iter().map(|path| Checked::of(path)).collect();
+            super::print_json(&checked)?;
+            let ok = checked.iter().all(|checked| checked.ok);
+            return Ok(if ok {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            });
+        }
         let mut code = ExitCode::SUCCESS;
         for path in &self.files {
             match Policy::read(path) {
@@ -25,6 +92,6 @@ impl Check {
                 }
             }
         }
-        code
+        Ok(code)
     }
 }

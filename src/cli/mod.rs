@@ -96,7 +96,7 @@ impl Cli {
             Command::Proxy(proxy) => serve(proxy.run()),
             Command::Node(node) => serve(node.run()),
             Command::Cluster(cluster) => serve(cluster.run()),
-            Command::Check(check) => Ok(check.run()),
+            Command::Check(check) => check.run(),
             Command::Bench(command) => bench::run(command),
             Command::Demo(flags) => demo::run(flags),
         }
