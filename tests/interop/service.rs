@@ -96,6 +96,12 @@ impl TestService for Interop {
         request: Request<Streaming<StreamingOutputCallRequest>>,
     ) -> Result<Response<Replies>, Status> {
         let sent = request.metadata().clone();
+        // Only the case of the sleeping server has a timeout. It sleeps before
+        // it says anything, because tonic's timers on both sides end with the
+        // reply's head: behind a head that was quicker, nobody would time out.
+        if sent.contains_key("grpc-timeout") {
+            tokio::time::sleep(ASLEEP).await;
+        }
         let replies = request.into_inner().flat_map(|asked| match asked {
             Ok(asked) => outputs(asked),
             Err(status) => failed(status),
@@ -120,6 +126,9 @@ fn zeroes(size: i32) -> Payload {
 fn is_true(value: Option<&BoolValue>) -> bool {
     value.is_some_and(|value| value.value)
 }
+
+/// Far longer than any caller of a sleeping server waits.
+const ASLEEP: Duration = Duration::from_secs(5);
 
 /// Each reply that is asked for, after its pause, and the status in the end.
 fn outputs(asked: StreamingOutputCallRequest) -> Replies {
