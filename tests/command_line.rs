@@ -238,3 +238,49 @@ fn one_bad_policy_among_good_ones_fails_the_check() {
     assert!(plans.contains("embedded.yaml: ok"), "{plans}");
     assert!(told.contains("bad.yaml: line 1, column"), "{told}");
 }
+
+#[test]
+fn a_flag_outranks_its_variable_which_outranks_the_policy_and_print_config_says_so() {
+    let desk = Desk::new();
+    let policy = desk.write("policy.yaml", &embedded(&desk.path("ferry-data")));
+    let told = |flags: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_ferry"))
+            .args(["proxy", "--print-config"])
+            .args(flags)
+            .env("FERRY_PROXY_POLICY", &policy)
+            .env("FERRY_PROXY_LISTEN", "127.0.0.1:4001")
+            .output()
+            .expect("cargo built the binary");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).expect("what is told is text")
+    };
+    let by_variable = told(&[]);
+    for line in [
+        "--listen 127.0.0.1:4001 (environment, FERRY_PROXY_LISTEN)",
+        "(environment, FERRY_PROXY_POLICY)",
+        "--admin - (not set, nor FERRY_PROXY_ADMIN)",
+        "--print-config true (command line)",
+    ] {
+        assert!(by_variable.contains(line), "{line}: {by_variable}");
+    }
+    let by_flag = told(&["--listen", "127.0.0.1:4002"]);
+    let line = "--listen 127.0.0.1:4002 (command line)";
+    assert!(by_flag.contains(line), "{by_flag}");
+    assert!(!by_flag.contains("4001"), "{by_flag}");
+    assert!(!desk.path("ferry-data").exists(), "nothing was begun");
+}
+
+#[test]
+fn a_variable_that_makes_no_sense_is_refused_like_its_flag() {
+    let output = Command::new(env!("CARGO_BIN_EXE_ferry"))
+        .arg("proxy")
+        .env("FERRY_PROXY_LISTEN", "nowhere")
+        .output()
+        .expect("cargo built the binary");
+    assert_eq!(output.status.code(), Some(USAGE));
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        told.contains("nowhere") && told.contains("--listen"),
+        "{told}"
+    );
+}

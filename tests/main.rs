@@ -26,6 +26,7 @@ mod process;
 mod prometheus;
 mod proxy;
 mod python_client;
+mod readme;
 mod reload;
 mod robustmq;
 mod support;

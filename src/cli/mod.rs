@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use clap::{Parser, error::ErrorKind};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, error::ErrorKind};
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
@@ -21,8 +21,10 @@ pub mod bench;
 mod check;
 mod cluster;
 pub mod demo;
+mod generate;
 mod node;
 mod proxy;
+mod settings;
 
 /// The flags make no sense.
 const USAGE: u8 = 2;
@@ -52,6 +54,10 @@ enum Command {
     Bench(bench::BenchCommand),
     /// The article live: before and after, on this machine, in a minute
     Demo(demo::Demo),
+    /// Print a shell's completions
+    Completions(generate::Completions),
+    /// Print the manual page of ferry, or of one command
+    Man(generate::Man),
 }
 
 /// How a report is printed.
@@ -70,7 +76,7 @@ pub struct Usage(#[from] bench::PlanError);
 
 /// Parses the process's arguments, runs the command, answers with its exit code.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::of_process() {
         Ok(cli) => cli,
         Err(error) => return refuse(&error),
     };
@@ -86,7 +92,31 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// The flags, each with its variable.
+fn command() -> clap::Command {
+    settings::with_variables(Cli::command())
+}
+
 impl Cli {
+    /// The process's arguments, and its environment where they say nothing.
+    fn of_process() -> Result<Self, clap::Error> {
+        let mut command = command();
+        let matches = command.clone().try_get_matches()?;
+        let cli = Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+        Ok(cli.remembering(&command, &matches))
+    }
+
+    /// Lets a command that shows its settings know where they are from.
+    fn remembering(mut self, command: &clap::Command, matches: &ArgMatches) -> Self {
+        if let Command::Proxy(proxy) = &mut self.command
+            && let Some((name, matches)) = matches.subcommand()
+            && let Some(command) = command.find_subcommand(name)
+        {
+            proxy.settings = settings::settings(command, matches);
+        }
+        self
+    }
+
     /// Runs the command.
     ///
     /// # Errors
@@ -99,6 +129,8 @@ impl Cli {
             Command::Check(check) => check.run(),
             Command::Bench(command) => bench::run(command),
             Command::Demo(flags) => demo::run(flags),
+            Command::Completions(completions) => completions.run(),
+            Command::Man(man) => man.run(),
         }
     }
 }
@@ -186,13 +218,11 @@ pub(crate) fn print_json(result: &impl Serialize) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn the_flags_are_consistent() {
-        Cli::command().debug_assert();
+        command().debug_assert();
     }
 
     #[test]

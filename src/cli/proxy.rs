@@ -4,8 +4,9 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result};
 
+use super::settings::Setting;
 use crate::{
-    policy::{Cause, Listen, Policy, Source},
+    policy::{self, Cause, Listen, Policy, Source},
     raft::Groups,
     stack::{self, Stack, StackError},
     telemetry::Metrics,
@@ -27,11 +28,18 @@ pub(super) struct Proxy {
     /// Serve metrics and probes here instead of where the policy says
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<SocketAddr>,
+    /// Print what would be in force, and where each setting is from; start nothing
+    #[arg(long)]
+    print_config: bool,
+    /// The flags above, and where their values are from.
+    #[arg(skip)]
+    pub(super) settings: Vec<Setting>,
 }
 
 impl Proxy {
     pub(super) async fn run(self) -> Result<ExitCode> {
         let (listen, admin) = (self.listen, self.admin);
+        let file = self.policy.as_ref().map(|path| path.display().to_string());
         let amend = move |policy: &mut Policy| {
             if let Some(address) = listen {
                 policy.listen = vec![Listen::from(address)];
@@ -47,6 +55,10 @@ impl Proxy {
                 policy
             }
         };
+        if self.print_config {
+            print!("{}", effective(&policy, file.as_deref(), &self.settings));
+            return Ok(ExitCode::SUCCESS);
+        }
         let metrics = Metrics::default();
         let groups = stack::open_groups(&policy, &metrics).await?;
         let stack = Stack::of_source(&policy, source, groups.clone(), metrics).await;
@@ -55,6 +67,16 @@ impl Proxy {
         until_ended(&stack).await?;
         end(stack, groups).await
     }
+}
+
+/// The flags with where they are from, then the policy that they make of the
+/// file, or of the built-in one, as `ferry check` tells it: secrets are named
+/// by their files and never read out.
+fn effective(policy: &Policy, file: Option<&str>, settings: &[Setting]) -> String {
+    let settings: String = settings.iter().map(|one| format!("  {one}\n")).collect();
+    let below = file.unwrap_or("the built-in policy");
+    let told = policy::describe(policy);
+    format!("flags, then environment, then {below}:\n{settings}in force:\n{told}")
 }
 
 /// Serves until the process is asked to end; SIGHUP reads the policy again.

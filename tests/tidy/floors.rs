@@ -75,7 +75,15 @@ const CRATES: [&[&str]; 2] = [
 ];
 
 /// Crates that belong to the command line and to nothing below it.
-const CLI_CRATES: [&str; 5] = ["anyhow", "clap", "comfy_table", "hdrhistogram", "indicatif"];
+const CLI_CRATES: [&str; 7] = [
+    "anyhow",
+    "clap",
+    "clap_complete",
+    "clap_mangen",
+    "comfy_table",
+    "hdrhistogram",
+    "indicatif",
+];
 
 /// (importer, imported, why): pairs that no floor would forbid.
 const STRANGERS: [(&str, &str, &str); 3] = [
