@@ -5,7 +5,8 @@
 //! One thread, so that the time is the work and not its distribution; an
 //! upstream that answers at once; `queued` calls are made before the first
 //! answer is awaited. It needs the library core alone:
-//! `cargo bench --no-default-features --bench batch_layer`.
+//! `cargo bench --no-default-features --bench batch_layer` (`-- --arm BatchLayer`
+//! runs one way alone, for a profiler).
 
 // What a bench prints is its result, and its clock is the wall's.
 #![allow(clippy::print_stdout, clippy::disallowed_methods)]
@@ -60,6 +61,7 @@ const ARMS: [Arm; 5] = [
 
 fn main() {
     let rounds = rounds();
+    let alone = argument("--arm");
     let runtime = Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a runtime of one thread");
     // ns an entry, by arm and by what is queued.
@@ -69,6 +71,9 @@ fn main() {
             for turn in 0..ARMS.len() {
                 // Whoever goes first finds the caches colder: they take turns.
                 let arm = (turn + round) % ARMS.len();
+                if alone.as_ref().is_some_and(|name| name != ARMS[arm].0) {
+                    continue;
+                }
                 let times = CALLS.div_ceil(queued);
                 let spent: Duration = (0..times).map(|_| (ARMS[arm].1)(&runtime, queued)).sum();
                 let entry = spent.as_secs_f64() * 1e9 / (times * queued) as f64;
@@ -76,17 +81,29 @@ fn main() {
             }
         }
     }
+    if alone.is_some() {
+        for (entry, queued) in seen.into_iter().flat_map(|arm| arm.into_iter().zip(QUEUED)) {
+            entry
+                .iter()
+                .for_each(|ns| println!("{queued:>8} queued: {ns:.0} ns an entry"));
+        }
+        return;
+    }
     report(&seen.into_iter().map(medians).collect::<Vec<_>>(), rounds);
 }
 
 /// `--rounds N`; 9 unless told otherwise. What cargo adds is passed over.
 fn rounds() -> usize {
-    let mut arguments = env::args().skip_while(|argument| argument != "--rounds");
-    let rounds = arguments.nth(1).map_or(9, |text| {
+    let rounds = argument("--rounds").map_or(9, |text| {
         text.parse()
             .unwrap_or_else(|_| panic!("--rounds {text}: must be a number, such as 9"))
     });
     rounds.max(1)
+}
+
+/// What follows `name` on the command line.
+fn argument(name: &str) -> Option<String> {
+    env::args().skip_while(|argument| argument != name).nth(1)
 }
 
 fn medians(by_queued: Vec<Vec<f64>>) -> Vec<f64> {

@@ -27,6 +27,12 @@ use futures_util::{
 
 /// Rounds of polling before other connections of this thread get a turn.
 const ROUNDS: usize = 32;
+/// Streams that may arrive or end before they do. Rounds alone do not bound a
+/// turn: one of them carries all streams that a client has open, and whoever a
+/// stream woke on this thread (a batch's worker above all) waits for its end,
+/// since tokio keeps the task that was woken last where no other thread can
+/// take it.
+const STREAMS: usize = 512;
 
 /// The executor hyper is given: it hands stream futures to their connection.
 #[derive(Clone, Default)]
@@ -80,20 +86,20 @@ impl<C: Future> Inline<C> {
         self.connection.as_mut()
     }
 
-    /// Polls everything once; whether anything moved by itself.
-    fn poll_round(&mut self) -> (bool, Poll<C::Output>) {
+    /// Polls everything once; how many streams arrived or ended by that.
+    fn poll_round(&mut self) -> (usize, Poll<C::Output>) {
         let mut cx = Context::from_waker(&self.waker);
         let done = self.connection.as_mut().poll(&mut cx);
-        let mut moved = false;
+        let mut moved = 0;
         {
             let mut arrived = self.arrived.lock();
-            moved |= !arrived.is_empty();
+            moved += arrived.len();
             let arrived = arrived.drain(..);
             self.running
                 .extend(arrived.map(|stream| AssertUnwindSafe(stream).catch_unwind()));
         }
         while let Poll::Ready(Some(_)) = self.running.poll_next_unpin(&mut cx) {
-            moved = true;
+            moved += 1;
         }
         (moved, done)
     }
@@ -105,13 +111,16 @@ impl<C: Future> Future for Inline<C> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.relay.parent.register(cx.waker());
         self.relay.polling.store(true, Ordering::SeqCst);
-        for _ in 0..ROUNDS {
+        let (mut rounds, mut streams) = (0, 0);
+        while rounds < ROUNDS && streams < STREAMS {
+            rounds += 1;
             self.relay.woken.store(false, Ordering::SeqCst);
             let (moved, done) = self.poll_round();
             if done.is_ready() {
                 return done;
             }
-            if moved || self.relay.woken.load(Ordering::SeqCst) {
+            streams += moved;
+            if moved > 0 || self.relay.woken.load(Ordering::SeqCst) {
                 continue;
             }
             // From here a wake reaches the task. One that came between the
@@ -147,6 +156,42 @@ impl Wake for Relay {
         self.woken.store(true, Ordering::SeqCst);
         if !self.polling.load(Ordering::SeqCst) {
             self.parent.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::poll_fn, pin::pin, sync::atomic::AtomicUsize};
+
+    use futures_util::poll;
+    use hyper::rt::Executor;
+
+    use super::*;
+
+    /// Streams that arrive each time the connection is polled.
+    const ARRIVE: usize = 100;
+
+    #[tokio::test]
+    async fn a_connection_that_is_never_idle_lets_others_of_its_thread_have_a_turn() {
+        let served = Arc::new(AtomicUsize::new(0));
+        let streams = Streams::default();
+        let (arrived, answered) = (streams.clone(), Arc::clone(&served));
+        let connection = poll_fn(move |_| {
+            for _ in 0..ARRIVE {
+                let answered = Arc::clone(&answered);
+                arrived.execute(async move {
+                    answered.fetch_add(1, Ordering::Relaxed);
+                });
+            }
+            Poll::<()>::Pending
+        });
+        let mut busy = pin!(Inline::new(connection, streams));
+        for _ in 0..10 {
+            let before = served.load(Ordering::Relaxed);
+            assert!(poll!(&mut busy).is_pending(), "it is never done");
+            let turn = served.load(Ordering::Relaxed) - before;
+            assert!((1..=STREAMS + ARRIVE).contains(&turn), "{turn} streams");
         }
     }
 }

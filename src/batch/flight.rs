@@ -16,7 +16,7 @@ use std::{
 
 use tokio::sync::mpsc;
 
-use super::{Answering, Batch, BatchError, ClosedBy, Coalesce, Entry, Held, Split};
+use super::{Answering, Batch, BatchError, ClosedBy, Coalesce, Entry, Sealed, Split};
 use crate::reply::Reply;
 
 /// A finished batch, as its task reports it.
@@ -51,8 +51,9 @@ pub(super) struct Flight<K, P, E> {
     pub(super) sent: Instant,
     pub(super) entries: u32,
     pub(super) deadline: Option<Instant>,
-    /// When each request had arrived, and the entries of each.
+    /// When each request had arrived.
     pub(super) arrivals: Vec<Instant>,
+    /// The entries of each; none where each is one.
     pub(super) weights: Vec<u32>,
     pub(super) replies: Vec<Reply<P, E>>,
 }
@@ -107,30 +108,29 @@ impl<K, P, E: Clone> Flight<K, P, E> {
     }
 }
 
-/// Parts the requests, which go up, from the replies, which stay.
+/// Parts the requests, which go up, from the replies, which stay. What was
+/// sealed is left empty, and keeps its memory.
 pub(super) fn unzip<Req, K, P, E>(
-    held: Vec<Held<Entry<Req, K, P, E>>>,
-    entries: u32,
-    bytes: usize,
+    sealed: &mut Sealed<Entry<Req, K, P, E>>,
     closed_by: ClosedBy,
 ) -> (Batch<Req>, Vec<Reply<P, E>>) {
-    let deadline = held
-        .iter()
-        .map(|held| held.deadline)
-        .max_by_key(|deadline| {
-            // None is later than any Some.
-            (deadline.is_none(), *deadline)
-        });
-    let (requests, replies) = held
-        .into_iter()
-        .map(|held| (held.entry.request, held.entry.reply))
-        .unzip();
+    let mut requests = Vec::with_capacity(sealed.entries.len());
+    let mut replies = Vec::with_capacity(sealed.entries.len());
+    let mut deadline = sealed.entries.first().and_then(|held| held.deadline);
+    for held in sealed.entries.drain(..) {
+        // None is later than any Some.
+        deadline = deadline
+            .zip(held.deadline)
+            .map(|(latest, deadline)| latest.max(deadline));
+        requests.push(held.entry.request);
+        replies.push(held.entry.reply);
+    }
     let batch = Batch {
         requests: Arc::new(requests),
-        entries,
-        bytes,
+        entries: sealed.count,
+        bytes: sealed.bytes,
         closed_by,
-        deadline: deadline.flatten(),
+        deadline,
         backlog: 0,
     };
     (batch, replies)
@@ -151,8 +151,10 @@ where
     let (mut committed, mut abandoned) = (0, 0);
     match parts {
         Ok(parts) => {
-            for ((reply, part), weight) in replies.into_iter().zip(parts).zip(weights) {
-                committed += if part.is_ok() { *weight } else { 0 };
+            let mut weights = weights.iter();
+            for (reply, part) in replies.into_iter().zip(parts) {
+                let weight = weights.next().copied().unwrap_or(1);
+                committed += if part.is_ok() { weight } else { 0 };
                 abandoned += usize::from(!reply.send(part));
             }
         }

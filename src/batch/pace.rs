@@ -7,6 +7,8 @@
 
 use std::time::{Duration, Instant};
 
+use super::Flow;
+
 /// Smoothed throughput of one upstream.
 #[derive(Debug, Default)]
 pub struct Pace {
@@ -49,6 +51,22 @@ impl Pace {
         self.per_entry
     }
 }
+
+/// When a partial batch may follow the last one: a little more than one
+/// spacing (1/X) after it, for a partial batch that is sent faster than the
+/// upstream finishes waits there, where nobody can join it. Since sending less
+/// often is finishing less often, the spacing would so grow for ever; but by
+/// Little `in_flight · spacing` is the time to an answer, and a part of that
+/// is the most a window waits for its pace.
+pub(super) fn paced_at(flow: &Flow) -> Option<Instant> {
+    let part = f64::from(flow.in_flight) / PARTS;
+    Some(flow.last_sent? + flow.spacing?.mul_f64(part.min(PACE)))
+}
+
+/// The spacings after which a partial batch follows the last one.
+const PACE: f64 = 1.1;
+/// Partial batches in flight up to which they follow each other faster.
+const PARTS: f64 = 3.0;
 
 fn smooth(value: &mut Option<f64>, sample: f64) {
     *value = Some(match *value {

@@ -29,7 +29,12 @@ pub struct Crowd<K> {
 /// Windows by partition.
 #[derive(Debug)]
 pub(super) struct Partitions<K, T> {
-    windows: HashMap<K, Window<T>>,
+    /// A list, since every turn of the worker looks at all of them.
+    windows: Vec<(K, Window<T>)>,
+    /// Where each stands in the list.
+    places: HashMap<K, usize>,
+    /// The place of the one that was last asked for.
+    recent: usize,
     /// How many windows each kind has, those that are empty included.
     kinds: HashMap<usize, usize>,
     /// Some window may have become empty since they were last collected.
@@ -39,7 +44,9 @@ pub(super) struct Partitions<K, T> {
 impl<K, T> Default for Partitions<K, T> {
     fn default() -> Self {
         Self {
-            windows: HashMap::new(),
+            windows: Vec::new(),
+            places: HashMap::new(),
+            recent: 0,
             kinds: HashMap::new(),
             emptied: false,
         }
@@ -49,12 +56,20 @@ impl<K, T> Default for Partitions<K, T> {
 impl<K: Clone + Eq + Hash, T> Partitions<K, T> {
     /// The window of `partition`, which has one.
     pub(super) fn window_mut(&mut self, partition: &K) -> Option<&mut Window<T>> {
-        self.windows.get_mut(partition)
+        // Mostly that of the entry before, and to compare is cheaper than to
+        // hash with a hash that no caller can foresee.
+        let recent = self.windows.get(self.recent);
+        if recent.is_none_or(|(owner, _)| owner != partition) {
+            self.recent = *self.places.get(partition)?;
+        }
+        let window = self.windows.get_mut(self.recent);
+        window.map(|(_, window)| window)
     }
 
     /// All of them, to be looked at and taken from.
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (&K, &mut Window<T>)> {
-        self.windows.iter_mut()
+        let windows = self.windows.iter_mut();
+        windows.map(|(owner, window)| (&*owner, window))
     }
 
     /// Something was taken from a window.
@@ -89,19 +104,22 @@ impl<K: Clone + Eq + Hash, T> Partitions<K, T> {
             }
             None => partition,
         };
-        if !self.windows.contains_key(&owner) {
+        if !self.places.contains_key(&owner) {
             let window = Window::new(settings(&owner));
-            self.windows.insert(owner.clone(), window);
+            self.places.insert(owner.clone(), self.windows.len());
+            self.windows.push((owner.clone(), window));
         }
         (owner, is_beyond)
     }
 
     /// Lets go of the windows that are empty.
     fn collect(&mut self, crowd: impl Fn(&K) -> Option<Crowd<K>>) {
-        self.windows.retain(|_, window| !window.is_empty());
+        self.windows.retain(|(_, window)| !window.is_empty());
+        let owners = self.windows.iter().map(|(owner, _)| owner.clone());
+        self.places = owners.zip(0..).collect();
         self.emptied = false;
         self.kinds.clear();
-        for partition in self.windows.keys() {
+        for (partition, _) in &self.windows {
             if let Some(crowd) = crowd(partition).filter(|crowd| crowd.beyond != *partition) {
                 *self.kinds.entry(crowd.kind).or_default() += 1;
             }

@@ -97,8 +97,13 @@ impl Queue {
     /// spacing. A lower bound, so that a burst behind small batches (whose
     /// cost an entry is high) is not refused for a wait it would not have.
     pub(super) fn drain_time(&self, full: Weight) -> Duration {
-        let by_count = self.entries() / u64::from(full.entries.max(1));
-        let by_bytes = self.bytes() / (full.bytes.max(1) as u64);
+        let (entries, most_entries) = (self.entries(), u64::from(full.entries.max(1)));
+        let (bytes, most_bytes) = (self.bytes(), full.bytes.max(1) as u64);
+        if entries < most_entries && bytes < most_bytes {
+            return Duration::ZERO;
+        }
+        let by_count = entries / most_entries;
+        let by_bytes = bytes / most_bytes;
         let spacing = self.waiting.spacing.load(Ordering::Relaxed);
         Duration::from_nanos(by_count.max(by_bytes).saturating_mul(spacing))
     }

@@ -166,11 +166,12 @@ where
             arrived: now,
             deadline,
         };
+        let arrived = self.queue.bell().count(weight.entries);
         if self.intake.send(held).is_err() {
             self.queue.left(u64::from(weight.entries), weight.bytes);
             return Answer::refused(BatchError::Closed);
         }
-        self.queue.bell().arrived(weight.entries, urgent);
+        self.queue.bell().sent(arrived, urgent);
         Answer::waiting(answer, deadline)
     }
 

@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{distinct::Distinct, latency::Outlook};
+use super::{distinct::Distinct, latency::Outlook, pace::paced_at};
 
 /// When a partial window may close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,6 +166,19 @@ pub struct Sealed<T> {
     pub doomed: Vec<Held<T>>,
 }
 
+impl<T> Default for Sealed<T> {
+    fn default() -> Self {
+        Self {
+            entries: Vec::new(),
+            count: 0,
+            bytes: 0,
+            cancelled: Vec::new(),
+            expired: Vec::new(),
+            doomed: Vec::new(),
+        }
+    }
+}
+
 impl<T> Sealed<T> {
     fn add(&mut self, held: Held<T>) {
         self.count += held.weight.entries;
@@ -292,18 +305,27 @@ impl<T> Window<T> {
         caller: impl Fn(&T) -> Caller,
         keys: impl Fn(&T) -> &[u64],
     ) -> Sealed<T> {
+        let mut sealed = Sealed::default();
+        self.seal_into(&mut sealed, now, outlook, caller, keys);
+        sealed
+    }
+
+    /// [`Window::seal_for`], into an emptied `sealed` whose memory is used
+    /// again: that of a large batch costs its entries much to get anew.
+    pub(super) fn seal_into(
+        &mut self,
+        sealed: &mut Sealed<T>,
+        now: Instant,
+        outlook: &Outlook,
+        caller: impl Fn(&T) -> Caller,
+        keys: impl Fn(&T) -> &[u64],
+    ) {
         let max_entries = self.settings.max_entries.get();
         let expected = self.line.len().min(max_entries as usize);
         let crowd = self.count > u64::from(max_entries) || self.bytes > self.settings.max_bytes;
         let horizon = outlook.horizon(now, crowd);
-        let mut sealed = Sealed {
-            entries: Vec::with_capacity(expected),
-            count: 0,
-            bytes: 0,
-            cancelled: Vec::new(),
-            expired: Vec::new(),
-            doomed: Vec::new(),
-        };
+        (sealed.count, sealed.bytes) = (0, 0);
+        sealed.entries.reserve(expected);
         let mut aside = Vec::new();
         while let Some(held) = self.line.pop_front() {
             let before = |moment: Instant| held.deadline.is_some_and(|deadline| deadline <= moment);
@@ -312,7 +334,7 @@ impl<T> Window<T> {
             if !doomed && !left {
                 // The look past those of a busy key is bounded, else each
                 // sealing would walk all of them.
-                if !self.fits(&sealed, held.weight) || aside.len() >= expected {
+                if !self.fits(sealed, held.weight) || aside.len() >= expected {
                     self.line.push_front(held);
                     break;
                 }
@@ -336,7 +358,7 @@ impl<T> Window<T> {
             }
         }
         if sealed.entries.is_empty() && outlook.idle {
-            self.spare(&mut sealed, keys);
+            self.spare(sealed, keys);
         }
         self.distinct.clear();
         for held in aside.into_iter().rev() {
@@ -348,7 +370,6 @@ impl<T> Window<T> {
             let next = self.line.iter().take(max_entries as usize);
             next.filter_map(urgent_at).min()
         });
-        sealed
     }
 
     /// Sends the doomed after all: a guess that nobody is ever sent to check
@@ -403,22 +424,6 @@ fn urgent_at<T>(held: &Held<T>) -> Option<Instant> {
     let slack = held.deadline?.saturating_duration_since(held.arrived);
     Some(held.arrived + slack / 4)
 }
-
-/// When a partial batch may follow the last one: a little more than one
-/// spacing (1/X) after it, for a partial batch that is sent faster than the
-/// upstream finishes waits there, where nobody can join it. Since sending less
-/// often is finishing less often, the spacing would so grow for ever; but by
-/// Little `in_flight · spacing` is the time to an answer, and a part of that
-/// is the most a window waits for its pace.
-fn paced_at(flow: &Flow) -> Option<Instant> {
-    let part = f64::from(flow.in_flight) / PARTS;
-    Some(flow.last_sent? + flow.spacing?.mul_f64(part.min(PACE)))
-}
-
-/// The spacings after which a partial batch follows the last one.
-const PACE: f64 = 1.1;
-/// Partial batches in flight up to which they follow each other faster.
-const PARTS: f64 = 3.0;
 
 /// The earlier of two moments; `None` is later than any.
 pub(super) fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {

@@ -7,16 +7,18 @@
 //! departure signal, and the window is sealed at that moment.
 
 use std::{
-    future::{pending, poll_fn},
+    future::{Future, pending, poll_fn},
+    pin::pin,
     sync::Arc,
+    task::{Context, Poll, Waker},
     time::Instant,
 };
 
-use tokio::sync::mpsc::{self, error::TryRecvError};
+use tokio::{sync::mpsc, task::unconstrained};
 use tower::Service;
 
 use super::{
-    Batch, BatchError, Coalesce, Entry, Held, PartOf, Sealing, ShedReason, Split, Weight,
+    Batch, BatchError, Coalesce, Entry, Held, PartOf, Sealed, Sealing, ShedReason, Split, Weight,
     flight::{Finished, Flight, Report, clock, unzip},
     latency::{Latency, Outlook},
     pace::Pace,
@@ -27,6 +29,9 @@ use super::{
 
 type EntryOf<Req, C, S> =
     Entry<Req, <C as Coalesce<Req>>::Partition, PartOf<S, Req>, <S as Service<Batch<Req>>>::Error>;
+
+/// Entries taken from the channel in one go.
+const TAKEN_AT_ONCE: usize = 256;
 
 pub(super) struct Worker<Req, C, S>
 where
@@ -40,6 +45,10 @@ where
     intake: mpsc::UnboundedReceiver<Held<EntryOf<Req, C, S>>>,
     /// Entries taken from the channel since the start, by weight.
     seen: u64,
+    /// Room for what is taken at once, and for what is sealed at once: empty
+    /// but for that moment.
+    taken: Vec<Held<EntryOf<Req, C, S>>>,
+    sealed: Sealed<EntryOf<Req, C, S>>,
     windows: Partitions<C::Partition, EntryOf<Req, C, S>>,
     finished: mpsc::UnboundedReceiver<Finished>,
     report: mpsc::UnboundedSender<Finished>,
@@ -80,6 +89,8 @@ where
             queue,
             intake,
             seen: 0,
+            taken: Vec::new(),
+            sealed: Sealed::default(),
             windows: Partitions::default(),
             finished,
             report,
@@ -178,20 +189,31 @@ where
     }
 
     /// Everything that stands in the channel joins its window.
+    ///
+    /// Not by `try_recv`: while a caller is in the midst of sending, that
+    /// parks the thread, with everything that runs on it, until the caller's
+    /// thread has its next turn (on a starved machine a second and more).
     fn take_arrivals(&mut self) {
-        loop {
-            match self.intake.try_recv() {
-                Ok(held) => {
-                    self.seen += u64::from(held.weight.entries);
-                    self.join(held);
-                }
-                Err(TryRecvError::Empty) => return,
-                Err(TryRecvError::Disconnected) => {
-                    self.flow.draining = true;
-                    return;
-                }
+        let mut taken = std::mem::take(&mut self.taken);
+        while let Poll::Ready(count) = self.poll_arrivals(&mut taken) {
+            if count == 0 {
+                self.flow.draining = true;
+                break;
+            }
+            for held in taken.drain(..) {
+                self.seen += u64::from(held.weight.entries);
+                self.join(held);
             }
         }
+        self.taken = taken;
+    }
+
+    /// Nobody is woken by the channel (the bell does that), and the task's
+    /// budget is left alone: with none left the channel would seem empty.
+    fn poll_arrivals(&mut self, taken: &mut Vec<Held<EntryOf<Req, C, S>>>) -> Poll<usize> {
+        let mut cx = Context::from_waker(Waker::noop());
+        let arrivals = poll_fn(|cx| self.intake.poll_recv_many(cx, taken, TAKEN_AT_ONCE));
+        pin!(unconstrained(arrivals)).poll(&mut cx)
     }
 
     fn join(&mut self, mut held: Held<EntryOf<Req, C, S>>) {
@@ -227,7 +249,9 @@ where
             idle: self.flow.in_flight == 0,
         };
         let rules = &self.rules;
-        let sealed = window.seal_for(
+        let mut sealed = std::mem::take(&mut self.sealed);
+        window.seal_into(
+            &mut sealed,
             now,
             &outlook,
             |entry| match entry.reply.has_left() {
@@ -241,8 +265,10 @@ where
         self.windows.taken();
 
         let arrivals: Vec<Instant> = sealed.entries.iter().map(|held| held.arrived).collect();
-        let weights = sealed.entries.iter().map(|held| held.weight.entries);
-        let weights = weights.collect();
+        let mut weights = Vec::new();
+        if sealed.count as usize != sealed.entries.len() {
+            weights.extend(sealed.entries.iter().map(|held| held.weight.entries));
+        }
         self.rules.sealed(
             partition,
             &Sealing {
@@ -256,34 +282,37 @@ where
             },
         );
         // Whose own timer has not told them yet hear it here.
-        for entry in sealed.expired {
+        sealed.cancelled.clear();
+        for entry in sealed.expired.drain(..) {
             entry.reply.send(Err(BatchError::DeadlineExceeded));
         }
-        self.shed_doomed(partition, sealed.doomed);
+        self.shed_doomed(partition, &mut sealed.doomed);
         if sealed.entries.is_empty() {
             // Nobody is left to carry: a fresh clone holds no permit, so the
             // granted one goes back, unsampled.
             self.below = self.below.clone();
+            self.sealed = sealed;
             return;
         }
-        let (mut batch, replies) = unzip(sealed.entries, sealed.count, sealed.bytes, closed_by);
+        let (mut batch, replies) = unzip(&mut sealed, closed_by);
         let given_up = self.rules.timeout(partition).map(|timeout| now + timeout);
         batch.deadline = earlier(batch.deadline, given_up);
         batch.backlog = self.queue.entries();
         let flight = Flight {
             partition: partition.clone(),
             sent: now,
-            entries: sealed.count,
+            entries: batch.entries,
             deadline: batch.deadline,
             arrivals,
             weights,
             replies,
         };
+        self.sealed = sealed;
         self.send(batch, flight);
     }
 
     /// Who would not be answered in time hears it while there is some left.
-    fn shed_doomed(&self, partition: &C::Partition, doomed: Vec<Held<EntryOf<Req, C, S>>>) {
+    fn shed_doomed(&self, partition: &C::Partition, doomed: &mut Vec<Held<EntryOf<Req, C, S>>>) {
         if doomed.is_empty() {
             return;
         }
@@ -292,7 +321,7 @@ where
         self.rules.shed(partition, narrow(entries.sum()), reason);
         let full = Weight::full(self.rules.window(partition));
         let retry_after = self.queue.drain_time(full);
-        for held in doomed {
+        for held in doomed.drain(..) {
             held.entry.reply.send(Err(BatchError::Shed {
                 reason,
                 retry_after,
