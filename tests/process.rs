@@ -46,25 +46,35 @@ impl Sidecar {
     /// Starts with a policy of the test's own.
     pub(crate) async fn with_policy(policy: &str) -> Self {
         let home = tempfile::tempdir().expect("a temporary directory can be made");
-        let path = home.path().join("policy.yaml");
-        std::fs::write(&path, policy).expect("the temporary directory is writable");
-        Self::run(home, &path).await
+        Self::with_policy_again(home, policy).await
     }
 
     /// Starts with a policy of the test's own in a directory in which one ran
-    /// before; `armed` is where it shall die by itself.
-    pub(crate) async fn armed(home: TempDir, policy: &str, armed: Option<&str>) -> Self {
-        let path = home.path().join("policy.yaml");
-        std::fs::write(&path, policy).expect("the temporary directory is writable");
-        let armed = armed.map(|place| (fail::VARIABLE, place));
-        Self::run_with(home, &path, armed).await
+    /// before.
+    pub(crate) async fn with_policy_again(home: TempDir, policy: &str) -> Self {
+        let path = write_policy(&home, policy);
+        Self::run(home, &path).await
+    }
+
+    /// The same, armed to die by itself at `place`.
+    ///
+    /// # Errors
+    /// It died before it was ready: what it kept.
+    pub(crate) async fn armed(home: TempDir, policy: &str, place: &str) -> Result<Self, TempDir> {
+        let path = write_policy(&home, policy);
+        Self::run_with(home, &path, Some((fail::VARIABLE, place))).await
     }
 
     async fn run(home: TempDir, policy: &Path) -> Self {
-        Self::run_with(home, policy, None).await
+        let started = Self::run_with(home, policy, None).await;
+        started.expect("it runs until it is ready; what it said is above")
     }
 
-    async fn run_with(home: TempDir, policy: &Path, variable: Option<(&str, &str)>) -> Self {
+    async fn run_with(
+        home: TempDir,
+        policy: &Path,
+        variable: Option<(&str, &str)>,
+    ) -> Result<Self, TempDir> {
         let mut process = Command::new(env!("CARGO_BIN_EXE_ferry"))
             .envs(variable)
             .args(["proxy", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
@@ -79,17 +89,25 @@ impl Sidecar {
             .expect("cargo built the binary");
         let stderr = process.stderr.take().expect("it is piped");
         let mut told = BufReader::new(stderr).lines();
-        let (address, admin) = soon("ferry says where it listens", announced(&mut told)).await;
+        let Some((address, admin)) =
+            soon("ferry says where it listens", announced(&mut told)).await
+        else {
+            return Err(home);
+        };
         tokio::spawn(async move { while next(&mut told).await.is_some() {} });
-        until("ferry is ready", async || {
-            matches!(admin::fetch(admin, "/ready").await, Ok((200, _)))
-        })
-        .await;
-        Self {
+        let mut sidecar = Self {
             address,
             admin,
             process,
             home,
+        };
+        until("ferry is ready, or has died", async || {
+            sidecar.is_dead() || matches!(admin::fetch(admin, "/ready").await, Ok((200, _)))
+        })
+        .await;
+        match sidecar.is_dead() {
+            true => Err(sidecar.home),
+            false => Ok(sidecar),
         }
     }
 
@@ -149,18 +167,24 @@ impl Sidecar {
     }
 }
 
-/// The addresses on the line that announces them.
-async fn announced(told: &mut Lines<BufReader<ChildStderr>>) -> (SocketAddr, SocketAddr) {
+fn write_policy(home: &TempDir, policy: &str) -> PathBuf {
+    let path = home.path().join("policy.yaml");
+    std::fs::write(&path, policy).expect("the temporary directory is writable");
+    path
+}
+
+/// The addresses on the line that announces them; `None` if it ended before.
+async fn announced(told: &mut Lines<BufReader<ChildStderr>>) -> Option<(SocketAddr, SocketAddr)> {
     let address = |text: &str| text.parse().expect("an address is announced");
     while let Some(line) = next(told).await {
         if let Some((_, places)) = line.split_once("listening on ") {
             let (listen, admin) = places
                 .split_once(", admin on http://")
                 .expect("the flags name an admin address");
-            return (address(listen), address(admin));
+            return Some((address(listen), address(admin)));
         }
     }
-    panic!("ferry ended before it listened; what it said is above");
+    None
 }
 
 /// The next line that it says, shown beside what the test says.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use ferry::cli::bench::{
-    Acknowledged, AfterTimeout, Deadline, Form, Load, LoadPlan, Progress, Sessions,
+    Acknowledged, AfterTimeout, Deadline, Form, Load, LoadError, LoadPlan, Progress, Sessions,
 };
 
 use super::{client::Line, until};
@@ -52,7 +52,12 @@ impl Loading {
         let plan = plan.checked().expect("a plan that makes sense");
         let progress = Arc::new(Progress::default());
         let shown = Arc::clone(&progress);
-        let run = move || Load::run(&plan, &shown).expect("it listens").acknowledged;
+        let run = move || match Load::run(&plan, &shown) {
+            Ok(report) => report.acknowledged,
+            // It died before the load began.
+            Err(LoadError::Connect { .. }) => Acknowledged::default(),
+            Err(error) => panic!("{error}"),
+        };
         Self {
             sessions: Sessions::new(prefix, VALUE_BYTES),
             progress,
