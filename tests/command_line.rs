@@ -71,7 +71,7 @@ fn embedded(data_dir: &Path) -> String {
 }
 
 fn shipped(name: &str) -> String {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = crate::support::root();
     root.join("policies").join(name).display().to_string()
 }
 

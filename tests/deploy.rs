@@ -6,7 +6,7 @@ use ferry::policy::{NodeFile, Policy, Upstream};
 
 /// The block under `policy.yaml: |` of the ConfigMap, without its indentation.
 fn sidecar_policy() -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/kubernetes-sidecar.yaml");
+    let path = crate::support::root().join("deploy/kubernetes-sidecar.yaml");
     let manifest = fs::read_to_string(path).expect("the manifest ships with ferry");
     let block = manifest
         .lines()
@@ -31,7 +31,7 @@ fn the_policy_of_the_kubernetes_sidecar_is_one_that_ferry_accepts() {
 
 #[test]
 fn the_cluster_that_ships_is_three_nodes_that_name_each_other_and_a_policy_in_front() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = crate::support::root();
     let policy = Policy::read(&root.join("policies/cluster.yaml"))
         .unwrap_or_else(|faults| panic!("{faults}"));
     let Upstream::Remote { endpoints, .. } = policy.upstream else {

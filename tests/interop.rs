@@ -4,7 +4,7 @@
 mod cases;
 mod service;
 
-use std::{env, path::Path, process::Stdio};
+use std::{env, process::Stdio};
 
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
@@ -43,7 +43,7 @@ const CASES: [&str; 18] = [
 fn python(script: &str) -> Command {
     let python = env::var_os("FERRY_PYTHON")
         .expect("FERRY_PYTHON is not set: run `make test`, which installs grpcio and sets it");
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python");
+    let folder = crate::support::root().join("tests/python");
     let mut command = Command::new(python);
     command.arg(folder.join(script)).kill_on_drop(true);
     command

@@ -36,7 +36,7 @@ const PLACE: &str = "/shop.Orders/Place";
 
 /// The block of the README's section that is written in `language`.
 fn block(language: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let path = crate::support::root().join("README.md");
     let readme = fs::read_to_string(path).expect("the README is there");
     let (_, section) = readme
         .split_once(HEADING)

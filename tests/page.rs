@@ -1,12 +1,7 @@
 //! The live page in a real Chromium, in each state that an operator meets.
 //! FERRY_PICTURES=DIR keeps a picture of each.
 
-use std::{
-    env,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    process::Stdio,
-};
+use std::{env, net::SocketAddr, path::PathBuf, process::Stdio};
 
 use serde_json::Value;
 use tokio::process::Command;
@@ -38,7 +33,7 @@ impl Look<'_> {
     async fn at(&self, admin: SocketAddr) -> Value {
         let python = env::var_os("FERRY_PYTHON")
             .expect("FERRY_PYTHON is not set: run `make test`, which sets it");
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/browser.py");
+        let script = crate::support::root().join("tests/python/browser.py");
         let mut browser = Command::new(python);
         browser
             .arg(script)

@@ -39,7 +39,7 @@ impl Sidecar {
 
     /// The same in a directory in which one ran before.
     pub(crate) async fn start_again(home: TempDir) -> Self {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let root = crate::support::root();
         Self::run(home, &root.join("policies/embedded.yaml")).await
     }
 

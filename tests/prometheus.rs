@@ -1,13 +1,7 @@
 //! A real Prometheus scrapes a real sidecar under load, and every query that
 //! `deploy/` ships is asked of it. scripts/setup installs Prometheus.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    process::Stdio,
-};
+use std::{collections::BTreeSet, fs, net::SocketAddr, path::PathBuf, process::Stdio};
 
 use ferry::telemetry::names;
 use serde_json::Value;
@@ -23,9 +17,7 @@ use crate::{
 };
 
 fn shipped(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("deploy")
-        .join(path)
+    crate::support::root().join("deploy").join(path)
 }
 
 /// The queries of the dashboard, with their panels' titles.

@@ -1,7 +1,7 @@
 //! A client that ferry did not write: Python's grpcio against the built
 //! sidecar. The Makefile makes the virtual environment that it runs in.
 
-use std::{env, path::Path, process::Stdio};
+use std::{env, process::Stdio};
 
 use tokio::process::Command;
 
@@ -11,7 +11,7 @@ use crate::process::Sidecar;
 pub(crate) async fn python(script: &str, arguments: &[&str]) -> String {
     let python = env::var_os("FERRY_PYTHON")
         .expect("FERRY_PYTHON is not set: run `make test`, which installs the clients and sets it");
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(script);
+    let script = crate::support::root().join(script);
     let client = Command::new(python)
         .arg(script)
         .args(arguments)

@@ -6,13 +6,12 @@
 
 use std::{
     fs,
-    path::Path,
     process::{Command, Output},
 };
 
 /// The lines after `$ ` in the README's console blocks.
 fn commands() -> Vec<String> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = crate::support::root();
     let readme = fs::read_to_string(root.join("README.md")).expect("it ships with ferry");
     let lines = readme.lines().filter_map(|line| line.strip_prefix("$ "));
     lines.map(str::to_owned).collect()
@@ -22,7 +21,7 @@ fn commands() -> Vec<String> {
 fn run(program: &str, arguments: &[&str]) -> Output {
     Command::new(program)
         .args(arguments)
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .current_dir(crate::support::root())
         .output()
         .unwrap_or_else(|error| panic!("{program}: {error}"))
 }

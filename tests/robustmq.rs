@@ -2,7 +2,7 @@
 //! as the real one: both generations of clients, a leader that moves, and a
 //! session that would be the end of it.
 
-use std::{net::SocketAddr, path::Path};
+use std::net::SocketAddr;
 
 use tonic::Code;
 
@@ -14,7 +14,7 @@ use crate::support::{
 
 /// The shipped policy, in front of `members`.
 async fn before(members: &[SocketAddr]) -> Served {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("policies/robustmq.yaml");
+    let path = crate::support::root().join("policies/robustmq.yaml");
     let yaml = std::fs::read_to_string(path).expect("the policy is shipped");
     let members: Vec<_> = members.iter().map(|at| format!("http://{at}")).collect();
     let mut served = yaml.clone();

@@ -12,7 +12,7 @@ use source::File;
 
 /// The whole checkout, read once a test.
 fn checkout() -> Vec<File> {
-    let files = source::read_tree(std::path::Path::new(env!("CARGO_MANIFEST_DIR")));
+    let files = source::read_tree(crate::support::root());
     assert!(
         files.iter().any(|file| file.path == "src/lib.rs"),
         "the checkout was not found, so nothing would be checked"

@@ -3,7 +3,6 @@
 
 use std::{
     net::{SocketAddr, TcpListener},
-    path::Path,
     process::Stdio,
 };
 
@@ -75,7 +74,7 @@ impl Etcd {
 
     /// `ferry proxy` with the shipped policy, in front of this one.
     pub(crate) async fn sidecar(&self) -> Sidecar {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(POLICY);
+        let path = crate::support::root().join(POLICY);
         let policy = std::fs::read_to_string(path).expect("the policy is shipped");
         let own = policy.replace(USUAL, &format!("http://{}", self.address));
         assert_ne!(own, policy, "the policy names {USUAL}");

@@ -13,9 +13,17 @@ pub(crate) mod served;
 pub(crate) mod slow;
 pub(crate) mod upstream;
 
-use std::time::Duration;
+use std::{env, path::Path, sync::OnceLock, time::Duration};
 
 use tokio::time;
+
+/// The checkout that is tested. As cargo says now: of a target directory that
+/// several checkouts share, the test may have been built in another one.
+pub(crate) fn root() -> &'static Path {
+    static ROOT: OnceLock<String> = OnceLock::new();
+    let built_in = || env!("CARGO_MANIFEST_DIR").to_owned();
+    Path::new(ROOT.get_or_init(|| env::var("CARGO_MANIFEST_DIR").unwrap_or_else(|_| built_in())))
+}
 
 /// Long enough for a machine that compiles beside it; only a fault waits.
 pub(crate) const WITHIN: Duration = Duration::from_secs(60);
