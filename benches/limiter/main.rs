@@ -15,7 +15,7 @@
 )]
 
 use std::{
-    fs,
+    env, fs,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -168,8 +168,14 @@ fn evaluate(arguments: &Arguments) -> Result<bool, String> {
     Ok(held)
 }
 
+/// The checkout, as cargo says now: it may have been built in another one.
+fn root() -> PathBuf {
+    let built_in = || env!("CARGO_MANIFEST_DIR").into();
+    env::var_os("CARGO_MANIFEST_DIR").map_or_else(built_in, PathBuf::from)
+}
+
 fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios")
+    root().join("tests/scenarios")
 }
 
 fn all_scenarios() -> Result<Vec<PathBuf>, String> {
@@ -231,9 +237,7 @@ fn compare(
         seeds: seeds.to_vec(),
         replay: format!(
             "cargo bench --no-default-features --bench limiter -- --scenario {} --load {} {replay}",
-            file.strip_prefix(env!("CARGO_MANIFEST_DIR"))
-                .unwrap_or(file)
-                .display(),
+            file.strip_prefix(root()).unwrap_or(file).display(),
             load.name
         ),
         role: role(scenario, load),
