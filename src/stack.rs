@@ -29,7 +29,7 @@ use crate::{
     forward::{Forward, Forwarder},
     policy::{self, Cause, Listen, Live, Policy, Reload, Source, Upstream},
     raft::{GroupSettings, Groups, OpenError, Pipeline, Runtime},
-    telemetry::{Admin, AdminView, Controls, LimitMetrics, Metrics},
+    telemetry::{Admin, AdminView, Controls, LimitMetrics, Metrics, Notes},
     transport::{Listening, Place, TlsError},
     upstream::{BatchReply, Call, Direct},
 };
@@ -249,6 +249,9 @@ impl Stack {
             // No two calls share a proposal here, so metadata separates nobody.
             metadata: policy::MetadataRules::new(&[], &["*"], policy::OtherMetadata::Alone),
             shed: assembly::shed_answer(policy.shed),
+            explain: policy.telemetry.explain,
+            notes: Notes::default(),
+            access: None,
             batched: Spread::new(direct.collect(), lines.keys),
             forward: Forwarder::new(forward, metrics.forwarded()?),
         };

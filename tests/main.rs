@@ -12,6 +12,7 @@ mod connection;
 mod crash;
 mod deploy;
 mod etcd;
+mod explain;
 mod forwarding;
 mod forwarding_faults;
 mod forwarding_load;

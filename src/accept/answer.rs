@@ -11,7 +11,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use tonic::{Status, body::Body};
 
 use super::frame;
-use crate::forward::Forwarded;
+use crate::{forward::Forwarded, telemetry::AccessLine};
 
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain");
@@ -31,6 +31,15 @@ pub enum AnswerBody {
     Nothing,
     /// Passed on as it comes.
     Forwarded(Forwarded),
+    /// The same, for the access log.
+    Logged(Box<Logged>),
+}
+
+/// A body whose end is a line in the access log.
+#[derive(Debug)]
+pub struct Logged {
+    body: Forwarded,
+    line: Box<AccessLine>,
 }
 
 /// A unary call's good end: `message` in its frame, then `grpc-status: 0`.
@@ -55,6 +64,46 @@ pub(super) fn http(code: StatusCode, line: String) -> Response<AnswerBody> {
     response
 }
 
+/// Notes how the call of `line` was answered, or sees to it that its end is
+/// noted: the status of one that is passed on may stand in its trailers.
+pub(super) fn logged(
+    response: Response<AnswerBody>,
+    mut line: Box<AccessLine>,
+) -> Response<AnswerBody> {
+    line.on_head(response.status().as_u16());
+    if let Some(status) = status_in(response.headers()) {
+        line.on_status(status);
+    }
+    response.map(|body| match body {
+        AnswerBody::Forwarded(body) => AnswerBody::Logged(Box::new(Logged { body, line })),
+        AnswerBody::Message(message) => {
+            line.on_status(0);
+            AnswerBody::Message(message)
+        }
+        other => other,
+    })
+}
+
+fn status_in(headers: &HeaderMap) -> Option<u32> {
+    headers.get(GRPC_STATUS)?.to_str().ok()?.parse().ok()
+}
+
+impl Logged {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(status) = frame.trailers_ref().and_then(status_in) {
+                    self.line.on_status(status);
+                }
+            }
+            Poll::Ready(Some(Err(status))) => self.line.on_status(status.code() as u32),
+            Poll::Ready(None) | Poll::Pending => {}
+        }
+        polled
+    }
+}
+
 impl HttpBody for AnswerBody {
     type Data = Bytes;
     type Error = Status;
@@ -63,8 +112,10 @@ impl HttpBody for AnswerBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        if let Self::Forwarded(body) = &mut *self {
-            return Pin::new(body).poll_frame(cx);
+        match &mut *self {
+            Self::Forwarded(body) => return Pin::new(body).poll_frame(cx),
+            Self::Logged(logged) => return logged.poll_frame(cx),
+            Self::Message(_) | Self::Trailers | Self::Nothing => {}
         }
         Poll::Ready(match std::mem::take(&mut *self) {
             Self::Message(message) => {
@@ -76,7 +127,7 @@ impl HttpBody for AnswerBody {
                 trailers.insert(GRPC_STATUS, OK);
                 Some(Ok(Frame::trailers(trailers)))
             }
-            Self::Nothing | Self::Forwarded(_) => None,
+            Self::Nothing | Self::Forwarded(_) | Self::Logged(_) => None,
         })
     }
 
@@ -85,12 +136,14 @@ impl HttpBody for AnswerBody {
             Self::Message(_) | Self::Trailers => false,
             Self::Nothing => true,
             Self::Forwarded(body) => body.is_end_stream(),
+            Self::Logged(logged) => logged.body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Forwarded(body) => body.size_hint(),
+            Self::Logged(logged) => logged.body.size_hint(),
             Self::Message(message) => SizeHint::with_exact(message.len() as u64),
             Self::Trailers | Self::Nothing => SizeHint::with_exact(0),
         }

@@ -17,15 +17,15 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{FutureExt, future::BoxFuture};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header, request::Parts};
+use http::{HeaderMap, Request, Response, header, request::Parts};
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
 use tonic::{Code, Status};
 
 use super::{
     answer::{self, AnswerBody},
+    caller::{self, Caller, Lone},
     frame::{self, HEADER, Unary},
-    metadata,
     read::{ReadError, Reading, Whole},
     route::{Route, Router},
     status::{self, ShedAnswer},
@@ -33,10 +33,11 @@ use super::{
 use crate::{
     batch::{Answer, BatchError, Batcher},
     forward::Forwarder,
-    policy::{Classify, MetadataRules},
-    telemetry::MethodMetrics,
-    transport::ClientCertificate,
-    upstream::{Call, Identity},
+    policy::MetadataRules,
+    telemetry::{
+        AccessLine, AccessLog, EXPLAIN, MethodMetrics, Note, Notes, explained, outcome_name,
+    },
+    upstream::Call,
     wire::{Form, Piece, Plan, Scan},
 };
 
@@ -79,6 +80,12 @@ pub struct Door<S> {
     pub metadata: MetadataRules,
     /// How a shed call is answered.
     pub shed: ShedAnswer,
+    /// Whether callers that ask are told what became of their calls.
+    pub explain: bool,
+    /// Counts the notes that are taken of calls.
+    pub notes: Notes,
+    /// Which calls have a line in the access log, if any have.
+    pub access: Option<AccessLog>,
     /// Takes calls that batch.
     pub batched: S,
     /// Takes all others.
@@ -88,20 +95,23 @@ pub struct Door<S> {
 /// What the door makes of a call's body and metadata.
 enum Judged {
     Batch(Call),
-    /// Cannot merge: goes by itself.
-    Alone(Whole),
+    /// Cannot merge, for this reason: goes by itself.
+    Alone(Whole, &'static str),
     Refused(Status),
 }
 
 impl<S: Submit> Door<S> {
     /// Answers one call.
     pub fn answer(self: &Arc<Self>, request: Request<Incoming>) -> Answering<S> {
-        let step = match self.router.route(request.uri().path()) {
+        let path = request.uri().path();
+        let access = self.access.as_ref();
+        let access = access.and_then(|log| log.begin(path, |of| fastrand::u32(..of)));
+        let step = match self.router.route(path) {
             Route::Forward => {
-                let deadline = arrived(request.headers());
-                self.forward(request, deadline)
+                let deadline = caller::deadline(request.headers());
+                self.forward(request, deadline, None)
             }
-            Route::Batch(method) => match not_grpc(&request) {
+            Route::Batch(method) => match caller::not_grpc(&request) {
                 Some(refusal) => Step::Refused {
                     response: Some(refusal),
                 },
@@ -110,13 +120,14 @@ impl<S: Submit> Door<S> {
         };
         Answering {
             door: Arc::clone(self),
+            access,
             step,
         }
     }
 
     fn read(&self, method: usize, request: Request<Incoming>) -> Step<S::Answer> {
         let (parts, body) = request.into_parts();
-        let deadline = arrived(&parts.headers);
+        let deadline = caller::deadline(&parts.headers);
         let bound = HEADER + self.methods[method].max_message_bytes;
         Step::Reading {
             method,
@@ -131,6 +142,7 @@ impl<S: Submit> Door<S> {
         method: usize,
         parts: &Parts,
         deadline: Option<Instant>,
+        access: Option<&AccessLine>,
         whole: Result<Whole, ReadError>,
     ) -> Judged {
         let DoorMethod {
@@ -152,7 +164,7 @@ impl<S: Submit> Door<S> {
             // Whether the upstream can read it is for the upstream to say.
             Ok(Unary::Compressed) => {
                 metrics.on_alone("compressed", 1);
-                return Judged::Alone(whole);
+                return Judged::Alone(whole, "compressed");
             }
             Err(error) => return Judged::Refused(status::of_frame(error)),
         };
@@ -161,29 +173,30 @@ impl<S: Submit> Door<S> {
             Ok(Scan::Alone(reason)) => {
                 // Unread as it is, it counts as one.
                 metrics.on_alone(reason.as_str(), 1);
-                return Judged::Alone(whole);
+                return Judged::Alone(whole, reason.as_str());
             }
             Err(error) => return Judged::Refused(status::of_scan(&error)),
         };
-        let identity = identity(&self.metadata, parts);
-        if identity.is_err() {
+        let caller = caller::caller(&self.metadata, parts);
+        if caller.is_err() {
             metrics.on_alone("metadata", piece.entries());
         }
-        match identity {
-            Ok(identity) => Judged::Batch(Call {
+        match caller {
+            Ok(Caller { identity, asks }) => Judged::Batch(Call {
                 method,
                 group: 0, // the line that takes it says which
                 piece,
                 identity,
                 deadline,
+                note: self.note(asks, access),
             }),
             // The older form is lifted all the same, for an upstream that
             // knows only the newer one.
-            Err(Lone) if piece.form() == Form::Single => Judged::Alone(Whole {
-                bytes: lifted(plan, &piece),
-                ..whole
-            }),
-            Err(Lone) => Judged::Alone(whole),
+            Err(Lone) if piece.form() == Form::Single => {
+                let bytes = lifted(plan, &piece);
+                Judged::Alone(Whole { bytes, ..whole }, "metadata")
+            }
+            Err(Lone) => Judged::Alone(whole, "metadata"),
         }
     }
 
@@ -197,47 +210,97 @@ impl<S: Submit> Door<S> {
         match judged {
             Judged::Batch(call) => Step::Waiting {
                 method,
+                note: call.note.clone(),
                 answer: self.batched.submit(call),
             },
-            Judged::Alone(whole) => {
+            Judged::Alone(whole, reason) => {
                 // A lifted body has another length than the one that came.
                 parts.headers.remove(header::CONTENT_LENGTH);
-                self.forward(Request::from_parts(parts, whole), deadline)
+                self.forward(Request::from_parts(parts, whole), deadline, Some(reason))
             }
             Judged::Refused(status) => {
                 self.methods[method].metrics.on_invalid();
+                let mut response = answer::status(status);
+                if self.asks(&parts.headers) {
+                    let told = explained("invalid", None);
+                    response.headers_mut().append(EXPLAIN, told);
+                }
                 Step::Refused {
-                    response: Some(answer::status(status)),
+                    response: Some(response),
                 }
             }
         }
     }
 
+    /// A note of a call whose caller, or whose line in the access log, is to
+    /// have it.
+    fn note(&self, asks: bool, access: Option<&AccessLine>) -> Option<Arc<Note>> {
+        let asks = asks && self.explain;
+        if !asks && access.is_none() {
+            return None;
+        }
+        let now = || tokio::time::Instant::now().into_std();
+        let arrived = access.map_or_else(now, AccessLine::started);
+        Some(self.notes.take(arrived, asks))
+    }
+
+    fn asks(&self, headers: &HeaderMap) -> bool {
+        self.explain && headers.contains_key(EXPLAIN)
+    }
+
     /// Forwarding lives in a box: it is large, and rarer than what batches.
-    fn forward<B>(&self, request: Request<B>, deadline: Option<Instant>) -> Step<S::Answer>
+    /// `alone` says why a call of a batched method is forwarded.
+    fn forward<B>(
+        &self,
+        request: Request<B>,
+        deadline: Option<Instant>,
+        alone: Option<&'static str>,
+    ) -> Step<S::Answer>
     where
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
+        let asks = self.asks(request.headers());
         let forwarded = self.forward.clone().forward(request, deadline);
+        let forwarded = forwarded.map(move |mut response| {
+            if asks {
+                let outcome = alone.map_or("forwarded", |_| "alone");
+                // Beside what another ferry upstream may have told.
+                let headers = response.headers_mut();
+                headers.append(EXPLAIN, explained(outcome, alone));
+            }
+            response.map(AnswerBody::Forwarded)
+        });
         Step::Forwarding {
-            response: Box::pin(forwarded.map(|response| response.map(AnswerBody::Forwarded))),
+            response: Box::pin(forwarded),
         }
     }
 
     fn reply(
         &self,
         method: usize,
+        note: Option<&Note>,
         outcome: Result<Bytes, BatchError<Status>>,
     ) -> Response<AnswerBody> {
-        match outcome {
-            Ok(reply) => answer::message(&reply),
+        let (mut response, outcome, reason) = match outcome {
+            Ok(reply) => (answer::message(&reply), "committed", None),
             Err(error) => {
                 let refused = matches!(&error, BatchError::Upstream(status) if is_refusal(status));
                 self.methods[method].metrics.on_error(&error, refused);
-                answer::status(status::of_batch(error, self.shed, fastrand::f64()))
+                let outcome = outcome_name(&error, refused);
+                let reason = match &error {
+                    BatchError::Shed { reason, .. } => Some(reason.name()),
+                    _ => None,
+                };
+                let status = status::of_batch(error, self.shed, fastrand::f64());
+                (answer::status(status), outcome, reason)
             }
+        };
+        if let Some(note) = note.filter(|note| note.asks()) {
+            let told = note.told(outcome, reason);
+            response.headers_mut().append(EXPLAIN, told);
         }
+        response
     }
 }
 
@@ -245,6 +308,8 @@ pin_project! {
     /// One call on its way; dropping it is the caller's leaving.
     pub struct Answering<S: Submit> {
         door: Arc<Door<S>>,
+        // A box: few calls have a line, and all pay for its place.
+        access: Option<Box<AccessLine>>,
         #[pin]
         step: Step<S::Answer>,
     }
@@ -261,6 +326,7 @@ pin_project! {
         },
         Waiting {
             method: usize,
+            note: Option<Arc<Note>>,
             #[pin]
             answer: A,
         },
@@ -276,9 +342,14 @@ impl<S: Submit> Future for Answering<S> {
         let mut this = self.project();
         loop {
             let next = match this.step.as_mut().project() {
-                StepProjection::Waiting { method, answer } => {
+                StepProjection::Waiting {
+                    method,
+                    note,
+                    answer,
+                } => {
                     let outcome = ready!(answer.poll(cx));
-                    return Poll::Ready(this.door.reply(*method, outcome));
+                    let response = this.door.reply(*method, note.as_deref(), outcome);
+                    return Poll::Ready(logged(this.access.take(), response));
                 }
                 StepProjection::Reading {
                     method,
@@ -288,13 +359,26 @@ impl<S: Submit> Future for Answering<S> {
                 } => {
                     let whole = ready!(reading.poll_whole(cx));
                     let parts = parts.take().expect("a body is read to its end once");
-                    let judged = this.door.judge(*method, &parts, *deadline, whole);
+                    let access = this.access.as_deref();
+                    let judged = this.door.judge(*method, &parts, *deadline, access, whole);
+                    if let (
+                        Some(line),
+                        Judged::Batch(Call {
+                            note: Some(note), ..
+                        }),
+                    ) = (&mut *this.access, &judged)
+                    {
+                        line.on_batch(Arc::clone(note));
+                    }
                     this.door.next(*method, parts, *deadline, judged)
                 }
-                StepProjection::Forwarding { response } => return response.poll_unpin(cx),
+                StepProjection::Forwarding { response } => {
+                    let response = ready!(response.poll_unpin(cx));
+                    return Poll::Ready(logged(this.access.take(), response));
+                }
                 StepProjection::Refused { response } => {
                     let response = response.take().expect("a call is answered once");
-                    return Poll::Ready(response);
+                    return Poll::Ready(logged(this.access.take(), response));
                 }
             };
             this.step.set(next);
@@ -302,33 +386,10 @@ impl<S: Submit> Future for Answering<S> {
     }
 }
 
-/// When the caller stops waiting: counted from its call's arrival, not from
-/// the last byte.
-fn arrived(headers: &HeaderMap) -> Option<Instant> {
-    let timeout = metadata::deadline(headers)?;
-    tokio::time::Instant::now().into_std().checked_add(timeout)
-}
-
-/// gRPC over HTTP/2 is a POST of `application/grpc`, or of that and the name of
-/// an encoding (`+proto`); anything else is told so in HTTP's own terms.
-fn not_grpc(request: &Request<Incoming>) -> Option<Response<AnswerBody>> {
-    let content_type = request.headers().get(header::CONTENT_TYPE);
-    let content_type = content_type.map_or(&b""[..], |value| value.as_bytes());
-    let encoding = content_type.strip_prefix(b"application/grpc");
-    if request.method() != http::Method::POST {
-        let why = format!("method {}: must be POST, as gRPC is\n", request.method());
-        let mut response = answer::http(StatusCode::METHOD_NOT_ALLOWED, why);
-        let post = HeaderValue::from_static("POST");
-        response.headers_mut().insert(header::ALLOW, post);
-        Some(response)
-    } else if !matches!(encoding, Some([] | [b'+' | b';', ..])) {
-        let why = format!(
-            "content-type \"{}\": must be application/grpc; use a gRPC client\n",
-            content_type.escape_ascii()
-        );
-        Some(answer::http(StatusCode::UNSUPPORTED_MEDIA_TYPE, why))
-    } else {
-        None
+fn logged(access: Option<Box<AccessLine>>, response: Response<AnswerBody>) -> Response<AnswerBody> {
+    match access {
+        None => response,
+        Some(line) => answer::logged(response, line),
     }
 }
 
@@ -337,32 +398,6 @@ fn lifted(plan: &Plan, piece: &Piece) -> Bytes {
     let mut merged = BytesMut::with_capacity(piece.merged_len());
     plan.merge([piece], &mut merged);
     frame::framed(&merged)
-}
-
-/// The call has metadata that no batch can carry.
-struct Lone;
-
-/// The metadata that stands for the caller. Nearly all calls have none, and
-/// then nothing is allocated.
-fn identity(rules: &MetadataRules, parts: &Parts) -> Result<Option<Arc<Identity>>, Lone> {
-    let mut identity: Option<HeaderMap> = None;
-    for (name, value) in &parts.headers {
-        match rules.classify(name.as_str()) {
-            Classify::Ignore => {}
-            Classify::Alone => return Err(Lone),
-            Classify::Identity => {
-                let identity = identity.get_or_insert_default();
-                identity.append(name, value.clone());
-            }
-        }
-    }
-    let peer = parts.extensions.get::<ClientCertificate>();
-    let peer = peer.filter(|_| rules.by_certificate());
-    if peer.is_some() {
-        identity.get_or_insert_default();
-    }
-    let of_peer = peer.map_or(&[][..], ClientCertificate::digest);
-    Ok(identity.map(|headers| Arc::new(Identity::new(headers, of_peer))))
 }
 
 /// Whether the upstream's status says that nothing took effect.

@@ -1,6 +1,7 @@
 //! A call arrives: sockets, connections, frames, routes.
 
 pub mod answer;
+mod caller;
 mod connection;
 mod door;
 mod drain;

@@ -2,7 +2,7 @@
 
 use std::{
     hash::Hash,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -41,12 +41,33 @@ pub struct Batch<Req> {
     pub deadline: Option<Instant>,
     /// Entries that still waited when this batch was sealed.
     pub backlog: u64,
+    /// When its bytes were ready to go, for the upstream to say.
+    pub handed_over: HandedOver,
+}
+
+/// When a batch's requests had been merged and handed over, if the service
+/// that did so says it. Its clones share the answer.
+#[derive(Clone, Debug, Default)]
+pub struct HandedOver(Arc<OnceLock<Instant>>);
+
+impl HandedOver {
+    /// It was now, `at`; of several times the first counts.
+    pub fn on(&self, at: Instant) {
+        let _ = self.0.set(at);
+    }
+
+    /// When it was.
+    #[must_use]
+    pub fn at(&self) -> Option<Instant> {
+        self.0.get().copied()
+    }
 }
 
 impl<Req> Clone for Batch<Req> {
     fn clone(&self) -> Self {
         Self {
             requests: Arc::clone(&self.requests),
+            handed_over: self.handed_over.clone(),
             ..*self
         }
     }
@@ -149,8 +170,14 @@ pub struct Sealing<'a> {
 pub struct Answering<'a> {
     /// When its answers went out.
     pub now: Instant,
+    /// When its window began to wait for the service below to be ready.
+    pub asked: Instant,
     /// When it was sent.
     pub sent: Instant,
+    /// When its bytes had been handed over, if the service below said so.
+    pub handed_over: Option<Instant>,
+    /// When the answer came, or was given up.
+    pub answered: Instant,
     /// When each of its requests had arrived.
     pub arrivals: &'a [Instant],
     /// Entries it held.
@@ -161,6 +188,40 @@ pub struct Answering<'a> {
     pub ghosts: usize,
     /// Entries, by weight, that the upstream took.
     pub committed: u32,
+}
+
+/// Where the time of a batch went, one stage after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stages {
+    /// From its first request's arrival until its window was due: for company.
+    pub queue: Duration,
+    /// From then to its sealing: for a permit.
+    pub permit: Duration,
+    /// From its sealing until its bytes were handed over: merging them.
+    pub wire: Duration,
+    /// From then until the answer came.
+    pub upstream: Duration,
+    /// From the answer until every caller had its own.
+    pub reply: Duration,
+}
+
+impl Answering<'_> {
+    /// Where its time went. What the service below did not say counts as its
+    /// own.
+    #[must_use]
+    pub fn stages(&self) -> Stages {
+        let oldest = self.arrivals.iter().min().copied().unwrap_or(self.asked);
+        let handed_over = self.handed_over.unwrap_or(self.sent);
+        // An answer that was given up may have been so before that.
+        let handed_over = handed_over.min(self.answered);
+        Stages {
+            queue: self.asked.saturating_duration_since(oldest),
+            permit: self.sent.saturating_duration_since(self.asked.max(oldest)),
+            wire: handed_over.saturating_duration_since(self.sent),
+            upstream: self.answered.saturating_duration_since(handed_over),
+            reply: self.now.saturating_duration_since(self.answered),
+        }
+    }
 }
 
 /// What one caller gets of a service's answer.

@@ -16,7 +16,7 @@ use std::{
 
 use tokio::sync::mpsc;
 
-use super::{Answering, Batch, BatchError, ClosedBy, Coalesce, Entry, Sealed, Split};
+use super::{Answering, Batch, BatchError, ClosedBy, Coalesce, Entry, HandedOver, Sealed, Split};
 use crate::reply::Reply;
 
 /// A finished batch, as its task reports it.
@@ -48,7 +48,10 @@ impl Drop for Report {
 /// What is remembered of a batch until its answer comes.
 pub(super) struct Flight<K, P, E> {
     pub(super) partition: K,
+    /// When its window began to wait for readiness.
+    pub(super) asked: Instant,
     pub(super) sent: Instant,
+    pub(super) handed_over: HandedOver,
     pub(super) entries: u32,
     pub(super) deadline: Option<Instant>,
     /// When each request had arrived.
@@ -77,10 +80,11 @@ impl<K, P, E: Clone> Flight<K, P, E> {
                 .ok(),
             None => Some((&mut answer).await),
         };
+        let answered = clock();
         let (outcome, late) = match in_time {
             Some(outcome) => {
                 // An error may come at once, and is no measure of the work.
-                report.rtt = outcome.is_ok().then(|| clock() - self.sent);
+                report.rtt = outcome.is_ok().then(|| answered - self.sent);
                 drop(report);
                 (outcome.map_err(BatchError::Upstream), None)
             }
@@ -91,7 +95,10 @@ impl<K, P, E: Clone> Flight<K, P, E> {
             &self.partition,
             &Answering {
                 now: clock(),
+                asked: self.asked,
                 sent: self.sent,
+                handed_over: self.handed_over.at(),
+                answered,
                 arrivals: &self.arrivals,
                 entries: self.entries,
                 abandoned,
@@ -132,6 +139,7 @@ pub(super) fn unzip<Req, K, P, E>(
         closed_by,
         deadline,
         backlog: 0,
+        handed_over: HandedOver::default(),
     };
     (batch, replies)
 }

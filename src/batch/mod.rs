@@ -48,7 +48,7 @@ mod split;
 mod window;
 mod worker;
 
-pub use entry::{Answering, Batch, Coalesce, Entry, PartOf, Sealing};
+pub use entry::{Answering, Batch, Coalesce, Entry, HandedOver, PartOf, Sealing, Stages};
 pub use error::{BatchError, ShedReason};
 pub use latency::{Latency, Outlook};
 pub use pace::Pace;

@@ -55,6 +55,8 @@ where
     flow: Flow,
     pace: Pace,
     latency: Latency,
+    /// Since when some window has been due without a break.
+    asking: Option<Instant>,
 }
 
 /// What the windows want next.
@@ -97,13 +99,16 @@ where
             flow: Flow::default(),
             pace: Pace::default(),
             latency: Latency::default(),
+            asking: None,
         }
     }
 
     pub(super) async fn run(mut self) {
         loop {
             self.take_arrivals();
-            let Next { due, wake, room } = self.next(clock());
+            let now = clock();
+            let Next { due, wake, room } = self.next(now);
+            self.asking = due.as_ref().map(|_| self.asking.unwrap_or(now));
             if due.is_none() && self.is_done() {
                 return;
             }
@@ -300,7 +305,9 @@ where
         batch.backlog = self.queue.entries();
         let flight = Flight {
             partition: partition.clone(),
+            asked: self.asked(&arrivals, now),
             sent: now,
+            handed_over: batch.handed_over.clone(),
             entries: batch.entries,
             deadline: batch.deadline,
             arrivals,
@@ -309,6 +316,13 @@ where
         };
         self.sealed = sealed;
         self.send(batch, flight);
+    }
+
+    /// Since when a batch waited for its permit: since the line did, but not
+    /// before it was there itself.
+    fn asked(&self, arrivals: &[Instant], now: Instant) -> Instant {
+        let oldest = arrivals.first().copied().unwrap_or(now);
+        self.asking.map_or(now, |since| since.max(oldest).min(now))
     }
 
     /// Who would not be answered in time hears it while there is some left.

@@ -6,14 +6,17 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use std::{
+    env::{self, VarError},
     io::{self, IsTerminal},
     process::ExitCode,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, error::ErrorKind};
 use serde::Serialize;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{
+    EnvFilter, Layer as _, fmt, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _,
+};
 
 use crate::telemetry::log;
 
@@ -143,13 +146,19 @@ const LOG: &str = "info,openraft=error";
 /// Runs a server on every core, with its log on stderr.
 fn serve(run: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
     let filter = EnvFilter::try_from_env("FERRY_LOG").unwrap_or_else(|_| LOG.into());
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let (filtered, filter) = reload::Layer::new(filter);
+    let log = fmt::layer()
         .with_ansi(io::stderr().is_terminal())
-        .with_writer(io::stderr)
-        .with_filter_reloading();
-    let filter = log.reload_handle();
-    log.init();
+        .with_writer(io::stderr);
+    let log = match env::var("FERRY_LOG_FORMAT").as_deref() {
+        Ok("json") => log.json().flatten_event(true).boxed(),
+        Ok("text") | Err(VarError::NotPresent) => log.boxed(),
+        told => bail!("FERRY_LOG_FORMAT {told:?}: must be text or json; leave it out for text"),
+    };
+    tracing_subscriber::registry()
+        .with(filtered)
+        .with(log)
+        .init();
     log::changed_by(move |told| {
         let new = EnvFilter::builder().parse(told);
         let new =

@@ -8,6 +8,7 @@ use super::{
     metadata::OtherMetadata,
     on_error::{OnError, name},
     rules::{Method, Mode, Pipeline, Policy, Runtime, ShedStatus, Upstream},
+    telemetry,
     units::{show_duration, show_size},
 };
 use crate::{
@@ -48,6 +49,11 @@ pub fn describe(policy: &Policy) -> String {
             "{identity}; {} ignored; {other}",
             rules.ignored().join(", ")
         ),
+    );
+    line(
+        &mut text,
+        "telemetry",
+        &telemetry::describe(&policy.telemetry),
     );
     for method in &policy.methods {
         describe_method(&mut text, policy, method);

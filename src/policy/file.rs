@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tonic::Code;
 
-use super::{fault::Position, read_form::FormFile, section::At};
+use super::{fault::Position, read_form::FormFile, section::At, telemetry::Telemetry};
 use crate::{batch::Close, limit::Algorithm};
 
 /// A whole policy file.
@@ -21,6 +21,7 @@ pub(super) struct File {
     pub(super) shed_status: Option<At<super::ShedStatus>>,
     pub(super) shed_pushback: Option<At<bool>>,
     pub(super) metadata: MetadataFile,
+    pub(super) telemetry: Telemetry,
     pub(super) descriptors: Vec<At<String>>,
     pub(super) methods: Vec<MethodFile>,
 }

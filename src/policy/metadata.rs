@@ -34,10 +34,11 @@ const IDENTITY: [&str; 2] = ["authorization", "token"];
 const CERTIFICATE: &str = "client_certificate";
 /// Ignored unless the policy makes it identity. `content-length` stands for
 /// the frame that the call came in, which its entry leaves behind.
-const IGNORED: [&str; 8] = [
+const IGNORED: [&str; 9] = [
     "baggage",
     "content-length",
     "content-type",
+    "ferry-explain",
     "grpc-*",
     "te",
     "traceparent",

@@ -26,6 +26,7 @@ mod reply;
 mod rules;
 mod secret;
 mod section;
+mod telemetry;
 mod tree;
 mod units;
 mod upstream;
@@ -40,6 +41,7 @@ pub use node::NodeFile;
 pub use on_error::{OnError, Retry};
 pub use rules::{Method, Mode, Pipeline, Policy, Runtime, Shed, ShedStatus, Upstream};
 pub use secret::Secret;
+pub use telemetry::Telemetry;
 pub use watch::Stamp;
 
 #[cfg(test)]

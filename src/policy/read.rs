@@ -12,6 +12,7 @@ use super::{
     on_error::CODES,
     read_form::FormFile,
     section::{At, Keys, Section},
+    telemetry,
     tree::{Node, Value},
 };
 use crate::{batch::Close, limit::Algorithm};
@@ -24,6 +25,7 @@ const TOP: Keys = Keys {
         "upstream",
         "shed",
         "metadata",
+        "telemetry",
         "descriptors",
         "methods",
     ],
@@ -126,6 +128,7 @@ impl File {
             admin_token: admin_token(&top, found),
             descriptors: top.texts("descriptors", found).unwrap_or_default(),
             methods: methods(&top, found),
+            telemetry: telemetry::read(&top, found),
             ..Self::default()
         };
         let remedy = "name embedded: {data_dir: …} or endpoints: […]";

@@ -24,6 +24,7 @@ use super::{
     method,
     on_error::OnError,
     secret::Secret,
+    telemetry::Telemetry,
     tree, upstream,
     watch::Stamp,
 };
@@ -57,6 +58,8 @@ pub struct Policy {
     pub shed: Shed,
     /// What metadata means for batching.
     pub metadata: MetadataRules,
+    /// What is told of single calls and batches.
+    pub telemetry: Telemetry,
     /// The methods that batch, each path once.
     pub methods: Vec<Method>,
     /// The files that it was made of, as they looked then; none for one that
@@ -250,6 +253,7 @@ fn check(file: File, folder: &Path, found: &mut Found) -> Option<Policy> {
             pushback: file.shed_pushback.is_none_or(|pushback| pushback.value),
         },
         metadata,
+        telemetry: file.telemetry,
         methods,
         files,
     })

@@ -24,8 +24,8 @@ use crate::{
     forward::{Forward, Forwarder},
     limit::{LimitLayer, LimitView},
     policy::{self, Method, Mode, Policy, ShedStatus},
-    telemetry::{LimitMetrics, MethodMetrics, Metrics},
-    upstream::{AgainLayer, ByStatus, Call},
+    telemetry::{AccessLog, LimitMetrics, MethodMetrics, Metrics, Notes, Recent},
+    upstream::{AgainLayer, ByStatus, Call, NotedLayer},
     wire::KeyUse,
 };
 
@@ -43,6 +43,8 @@ pub(super) struct Assembly {
     counted: Counted,
     forwarded: IntCounterVec,
     again: IntCounterVec,
+    notes: Notes,
+    recent: Arc<Recent>,
 }
 
 /// What every policy's windows of one group share.
@@ -76,6 +78,8 @@ impl Assembly {
             counted: Counted::new(metrics.clone()),
             forwarded: metrics.forwarded()?,
             again: metrics.again()?,
+            notes: Notes::default(),
+            recent: Arc::clone(metrics.recent()),
         })
     }
 
@@ -99,6 +103,8 @@ impl Assembly {
                 // Always ready; gathers calls into windows and sheds what cannot
                 // be served in its time.
                 .layer(batch)
+                // Tells who asks what became of a call.
+                .layer(NotedLayer::new(self.notes.clone(), line.limit.view()))
                 // What may be sent again after a failure is, each time with a
                 // permit of its own.
                 .layer(again.clone())
@@ -110,6 +116,7 @@ impl Assembly {
             queue.get_or_insert_with(|| Arc::clone(batched.queue()));
             batched
         });
+        self.recent.slower_than(policy.telemetry.slow_batch);
         // In front of all: finds each call's group, splits a call of several.
         let batched = Spread::new(batched.collect(), keys);
         Ok(Door {
@@ -117,6 +124,9 @@ impl Assembly {
             methods: door_methods(&methods, &counted),
             metadata: policy.metadata.clone(),
             shed: shed_answer(policy.shed),
+            explain: policy.telemetry.explain,
+            notes: self.notes.clone(),
+            access: policy.telemetry.access_log.map(AccessLog::one_in),
             batched,
             forward: Forwarder::new(forward, self.forwarded.clone()),
         })

@@ -278,12 +278,7 @@ impl MethodMetrics {
 
     /// A caller was told that its entry has no answer of its own.
     pub fn on_error<E>(&self, error: &BatchError<E>, definitely_not_applied: bool) {
-        let outcome = match error {
-            BatchError::Shed { .. } | BatchError::Closed => "shed",
-            BatchError::Upstream(_) if definitely_not_applied => "refused",
-            BatchError::DeadlineExceeded => "expired",
-            _ => "unknown",
-        };
+        let outcome = outcome_name(error, definitely_not_applied);
         self.entries.with_label_values(&[outcome]).inc();
     }
 
@@ -299,6 +294,16 @@ impl MethodMetrics {
     }
 }
 
+/// What became of an entry whose caller was told `error`.
+pub const fn outcome_name<E>(error: &BatchError<E>, definitely_not_applied: bool) -> &'static str {
+    match error {
+        BatchError::Shed { .. } | BatchError::Closed => "shed",
+        BatchError::Upstream(_) if definitely_not_applied => "refused",
+        BatchError::DeadlineExceeded => "expired",
+        _ => "unknown",
+    }
+}
+
 fn observe_since(histogram: &Histogram, arrivals: &[Instant], now: Instant) {
     let local = histogram.local();
     for arrived in arrivals {
@@ -307,7 +312,7 @@ fn observe_since(histogram: &Histogram, arrivals: &[Instant], now: Instant) {
     local.flush();
 }
 
-const fn closed_by_name(closed_by: ClosedBy) -> &'static str {
+pub(super) const fn closed_by_name(closed_by: ClosedBy) -> &'static str {
     match closed_by {
         ClosedBy::Full => "full",
         ClosedBy::Linger => "linger",

@@ -1,14 +1,18 @@
 //! What ferry shows of itself.
 
+mod access;
 mod admin;
 mod controls;
 pub mod log;
 mod metrics;
 pub mod names;
+mod note;
 mod page;
 mod recent;
 
+pub use access::{AccessLine, AccessLog};
 pub use admin::{Admin, AdminView};
 pub use controls::Controls;
-pub use metrics::{LimitMetrics, MethodMetrics, Metrics};
+pub use metrics::{LimitMetrics, MethodMetrics, Metrics, outcome_name};
+pub use note::{EXPLAIN, Note, Notes, Sent, explained};
 pub use recent::{Recent, RecentBatch, Stages};

@@ -13,10 +13,9 @@ use std::{
 
 use serde::Serialize;
 
-use crate::batch::Answering;
+use crate::batch::{self, Answering};
 
-/// A batch that took longer than this is slow. Ten times what a healthy
-/// synced write takes on a spinning disk.
+/// A batch that took longer is slow, until a policy says otherwise.
 const SLOW: Duration = Duration::from_millis(500);
 /// How many are kept; the oldest go first.
 const KEEP: usize = 128;
@@ -41,10 +40,28 @@ pub struct RecentBatch {
 /// Where a batch's time went, in seconds.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Stages {
-    /// From its first entry's arrival to its sealing: company and permit.
+    /// From its first entry's arrival until its window was due.
     pub queue: f64,
-    /// From its sending to the answers.
+    /// From then to its sealing.
+    pub permit: f64,
+    /// From its sealing until its bytes were merged and handed over.
+    pub wire: f64,
+    /// From then to the answer.
     pub upstream: f64,
+    /// From the answer until every caller had its own.
+    pub reply: f64,
+}
+
+impl From<batch::Stages> for Stages {
+    fn from(stages: batch::Stages) -> Self {
+        Self {
+            queue: stages.queue.as_secs_f64(),
+            permit: stages.permit.as_secs_f64(),
+            wire: stages.wire.as_secs_f64(),
+            upstream: stages.upstream.as_secs_f64(),
+            reply: stages.reply.as_secs_f64(),
+        }
+    }
 }
 
 /// The ring of them, common to all methods.
@@ -54,6 +71,8 @@ pub struct Recent {
     ring: Mutex<VecDeque<(Instant, RecentBatch)>>,
     /// When the last line was logged, in milliseconds after `started`, plus 1.
     logged: AtomicU64,
+    /// Nanoseconds after which a batch is slow.
+    slow: AtomicU64,
 }
 
 impl Recent {
@@ -64,7 +83,13 @@ impl Recent {
             started: now,
             ring: Mutex::default(),
             logged: AtomicU64::new(0),
+            slow: AtomicU64::new(nanoseconds(SLOW)),
         }
+    }
+
+    /// From now on a batch is slow that takes longer than `bound`.
+    pub fn slower_than(&self, bound: Duration) {
+        self.slow.store(nanoseconds(bound), Ordering::Relaxed);
     }
 
     /// Keeps the batch if it failed or was slow.
@@ -73,19 +98,15 @@ impl Recent {
         let oldest = oldest.unwrap_or(answering.sent);
         let took = answering.now.saturating_duration_since(oldest);
         let succeeded = answering.committed == answering.entries;
-        if succeeded && took < SLOW {
+        if succeeded && nanoseconds(took) < self.slow.load(Ordering::Relaxed) {
             return;
         }
-        let seconds = |from: Instant, to: Instant| to.saturating_duration_since(from).as_secs_f64();
         let batch = RecentBatch {
             seconds_ago: 0.0,
             method: method.to_owned(),
             entries: answering.entries,
             outcome: if succeeded { "committed" } else { "failed" },
-            seconds: Stages {
-                queue: seconds(oldest, answering.sent),
-                upstream: seconds(answering.sent, answering.now),
-            },
+            seconds: answering.stages().into(),
         };
         if self.may_log(answering.now) {
             tracing::warn!(
@@ -93,7 +114,10 @@ impl Recent {
                 entries = batch.entries,
                 outcome = batch.outcome,
                 queue_seconds = batch.seconds.queue,
+                permit_seconds = batch.seconds.permit,
+                wire_seconds = batch.seconds.wire,
                 upstream_seconds = batch.seconds.upstream,
+                reply_seconds = batch.seconds.reply,
                 "a batch failed or was slow; GET /debug/recent lists the others"
             );
         }
@@ -127,6 +151,10 @@ impl Recent {
     }
 }
 
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,7 +164,10 @@ mod tests {
             "/a.B/C",
             &Answering {
                 now: start + took,
+                asked: start + took / 8,
                 sent: start + took / 4,
+                handed_over: Some(start + took / 2),
+                answered: start + took * 3 / 4,
                 arrivals: &[start],
                 entries: 3,
                 abandoned: 0,
@@ -164,10 +195,19 @@ mod tests {
         let outcomes: Vec<_> = told.iter().map(|batch| batch.outcome).collect();
         assert_eq!(outcomes, ["failed", "committed"]);
         assert_eq!(told[1].seconds_ago, 1.0);
-        assert_eq!(
-            (told[1].seconds.queue, told[1].seconds.upstream),
-            (1.0, 3.0)
-        );
+        let slow = told[1].seconds;
+        assert_eq!((slow.queue, slow.permit, slow.wire), (0.5, 0.5, 1.0));
+        assert_eq!((slow.upstream, slow.reply), (1.0, 1.0));
+    }
+
+    #[test]
+    fn what_is_slow_is_for_the_policy_to_say() {
+        let start = Instant::now();
+        let recent = Recent::new(start);
+        recent.slower_than(Duration::from_millis(20));
+        answered(&recent, start, Duration::from_millis(19), true);
+        answered(&recent, start, Duration::from_millis(21), true);
+        assert_eq!(recent.batches(start).len(), 1);
     }
 
     #[test]

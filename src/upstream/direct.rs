@@ -13,7 +13,7 @@ use tower::{Service, ServiceExt};
 use super::{BatchReply, Call};
 use crate::{
     accept::Submit,
-    batch::{Batch, BatchError, ClosedBy, Split as _},
+    batch::{Batch, BatchError, ClosedBy, HandedOver, Split as _},
 };
 
 /// Sends each call to the upstream below, alone.
@@ -44,6 +44,7 @@ where
             closed_by: ClosedBy::Full,
             deadline: Some(deadline.into_std()),
             backlog: 0,
+            handed_over: HandedOver::default(),
             requests: Arc::new(vec![call]),
         });
         Box::pin(async move {

@@ -64,7 +64,9 @@ impl Service<Batch<Call>> for Embedded {
         // that seals windows has the next batch to see to.
         Box::pin(async move {
             let (kind, target) = &targets[batch.requests[0].method];
-            let applied = group.propose(command(*kind, target, &batch), batch.entries);
+            let command = command(*kind, target, &batch);
+            batch.handed_over.on(tokio::time::Instant::now().into_std());
+            let applied = group.propose(command, batch.entries);
             late(timeout, async {
                 match applied.await {
                     Ok(Applied::Done) => Ok(BatchReply::Same(Bytes::from_static(kind.reply()))),

@@ -97,6 +97,7 @@ async fn ask(
     deadline: tokio::time::Instant,
 ) -> Result<Bytes, Status> {
     let request = request(target, batch, deadline);
+    batch.handed_over.on(tokio::time::Instant::now().into_std());
     read_reply(client.send(request, Some(deadline)).await?).await
 }
 

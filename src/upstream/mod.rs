@@ -12,6 +12,7 @@ mod grpc;
 mod leader;
 mod line;
 mod link;
+mod noted;
 mod pool;
 mod reply;
 
@@ -31,10 +32,12 @@ pub use embedded::Embedded;
 pub use exchange::Receiving;
 pub use grpc::Remote;
 pub use leader::Led;
+pub use noted::{Noted, NotedAnswer, NotedLayer};
 pub use reply::BatchReply;
 
 use crate::{
     limit::{Classify, Outcome},
+    telemetry::Note,
     wire::{Piece, Plan},
 };
 
@@ -52,6 +55,8 @@ pub struct Call {
     pub identity: Option<Arc<Identity>>,
     /// When its caller stops waiting.
     pub deadline: Option<Instant>,
+    /// What somebody wants to know of it, if anybody does.
+    pub note: Option<Arc<Note>>,
 }
 
 /// The metadata that stands for a caller.

@@ -1,6 +1,7 @@
 //! The layers together, in virtual time, over an upstream that a test steers.
 
 mod overload;
+mod stages;
 
 use std::{
     collections::BTreeMap,

@@ -9,7 +9,7 @@ use tower::service_fn;
 
 use super::*;
 use crate::{
-    batch::ClosedBy,
+    batch::{ClosedBy, HandedOver},
     policy::{Policy, Retry},
     proto::mqtt::OldCreateSession,
     wire::Scan,
@@ -50,6 +50,7 @@ fn batch(clients: &[String]) -> Batch<Call> {
             piece,
             identity: None,
             deadline: None,
+            note: None,
         }
     };
     Batch {
@@ -59,6 +60,7 @@ fn batch(clients: &[String]) -> Batch<Call> {
         closed_by: ClosedBy::Full,
         deadline: None,
         backlog: 0,
+        handed_over: HandedOver::default(),
     }
 }
 
