@@ -29,7 +29,7 @@ use crate::{
     forward::{Forward, Forwarder},
     policy::{self, Cause, Listen, Live, Policy, Reload, Source, Upstream},
     raft::{GroupSettings, Groups, OpenError, Pipeline, Runtime},
-    telemetry::{Admin, AdminView, Controls, LimitMetrics, Metrics, Notes},
+    telemetry::{Admin, AdminView, Controls, LimitMetrics, Metrics, Notes, TracesError},
     transport::{Listening, Place, TlsError},
     upstream::{BatchReply, Call, Direct},
 };
@@ -52,6 +52,9 @@ pub enum StackError {
     /// A metric stands twice in one registry.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
+    /// Spans have nowhere to go.
+    #[error(transparent)]
+    Traces(#[from] TracesError),
     /// The embedded group has no such write.
     #[error(
         "method {path}: the embedded groups have no such write; name endpoints in the policy's \
@@ -250,6 +253,7 @@ impl Stack {
             metadata: policy::MetadataRules::new(&[], &["*"], policy::OtherMetadata::Alone),
             shed: assembly::shed_answer(policy.shed),
             explain: policy.telemetry.explain,
+            traced: false,
             notes: Notes::default(),
             access: None,
             batched: Spread::new(direct.collect(), lines.keys),
@@ -390,6 +394,10 @@ impl Stack {
             .servers
             .into_iter()
             .map(|server| server.drain(patience));
-        futures_util::future::join_all(drains).await.iter().sum()
+        let cut = futures_util::future::join_all(drains).await.iter().sum();
+        if let Some(sidecar) = &self.sidecar {
+            sidecar.assembly.finish_traces().await;
+        }
+        cut
     }
 }

@@ -33,3 +33,4 @@ mod robustmq;
 mod support;
 mod tidy;
 mod tls;
+mod traces;

@@ -11,8 +11,9 @@ use super::{
     metadata,
 };
 use crate::{
+    batch::TraceContext,
     policy::{Classify, MetadataRules},
-    telemetry::EXPLAIN,
+    telemetry::{EXPLAIN, TRACEPARENT},
     transport::ClientCertificate,
     upstream::Identity,
 };
@@ -56,16 +57,22 @@ pub(super) struct Caller {
     pub(super) identity: Option<Arc<Identity>>,
     /// It asks what becomes of its call.
     pub(super) asks: bool,
+    /// Its span, where it has one that is recorded.
+    pub(super) trace: Option<TraceContext>,
 }
 
 /// Reads the metadata once. Nearly all calls have none that counts, and then
 /// nothing is allocated.
 pub(super) fn caller(rules: &MetadataRules, parts: &Parts) -> Result<Caller, Lone> {
     let mut identity: Option<HeaderMap> = None;
-    let mut asks = false;
+    let (mut asks, mut trace) = (false, None);
     for (name, value) in &parts.headers {
         match rules.classify(name.as_str()) {
-            Classify::Ignore => asks |= name.as_str() == EXPLAIN,
+            Classify::Ignore => match name.as_str() {
+                EXPLAIN => asks = true,
+                TRACEPARENT => trace = TraceContext::sampled(value.as_bytes()),
+                _ => {}
+            },
             Classify::Alone => return Err(Lone),
             Classify::Identity => {
                 let identity = identity.get_or_insert_default();
@@ -82,5 +89,6 @@ pub(super) fn caller(rules: &MetadataRules, parts: &Parts) -> Result<Caller, Lon
     Ok(Caller {
         identity: identity.map(|headers| Arc::new(Identity::new(headers, of_peer))),
         asks,
+        trace,
     })
 }

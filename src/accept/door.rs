@@ -31,7 +31,7 @@ use super::{
     status::{self, ShedAnswer},
 };
 use crate::{
-    batch::{Answer, BatchError, Batcher},
+    batch::{Answer, BatchError, Batcher, TraceContext},
     forward::Forwarder,
     policy::MetadataRules,
     telemetry::{
@@ -82,6 +82,8 @@ pub struct Door<S> {
     pub shed: ShedAnswer,
     /// Whether callers that ask are told what became of their calls.
     pub explain: bool,
+    /// Whether batches are linked to their callers' spans.
+    pub traced: bool,
     /// Counts the notes that are taken of calls.
     pub notes: Notes,
     /// Which calls have a line in the access log, if any have.
@@ -182,13 +184,17 @@ impl<S: Submit> Door<S> {
             metrics.on_alone("metadata", piece.entries());
         }
         match caller {
-            Ok(Caller { identity, asks }) => Judged::Batch(Call {
+            Ok(Caller {
+                identity,
+                asks,
+                trace,
+            }) => Judged::Batch(Call {
                 method,
                 group: 0, // the line that takes it says which
                 piece,
                 identity,
                 deadline,
-                note: self.note(asks, access),
+                note: self.note(asks, trace, access),
             }),
             // The older form is lifted all the same, for an upstream that
             // knows only the newer one.
@@ -232,16 +238,22 @@ impl<S: Submit> Door<S> {
         }
     }
 
-    /// A note of a call whose caller, or whose line in the access log, is to
-    /// have it.
-    fn note(&self, asks: bool, access: Option<&AccessLine>) -> Option<Arc<Note>> {
+    /// A note of a call whose caller, whose span or whose line in the access
+    /// log is to have it.
+    fn note(
+        &self,
+        asks: bool,
+        trace: Option<TraceContext>,
+        access: Option<&AccessLine>,
+    ) -> Option<Arc<Note>> {
         let asks = asks && self.explain;
-        if !asks && access.is_none() {
+        let trace = trace.filter(|_| self.traced);
+        if !asks && trace.is_none() && access.is_none() {
             return None;
         }
         let now = || tokio::time::Instant::now().into_std();
         let arrived = access.map_or_else(now, AccessLine::started);
-        Some(self.notes.take(arrived, asks))
+        Some(self.notes.take(arrived, asks, trace))
     }
 
     fn asks(&self, headers: &HeaderMap) -> bool {

@@ -8,7 +8,9 @@ use std::{
 
 use tower::Service;
 
-use super::{ClosedBy, Crowd, QueueSettings, ShedReason, Split, Weight, WindowSettings};
+use super::{
+    ClosedBy, Crowd, QueueSettings, ShedReason, Split, TraceContext, Weight, WindowSettings,
+};
 use crate::{limit::Load, reply::Reply};
 
 /// A request and the way back to its caller.
@@ -43,6 +45,8 @@ pub struct Batch<Req> {
     pub backlog: u64,
     /// When its bytes were ready to go, for the upstream to say.
     pub handed_over: HandedOver,
+    /// Its span, where it has one that is recorded.
+    pub trace: Option<TraceContext>,
 }
 
 /// When a batch's requests had been merged and handed over, if the service

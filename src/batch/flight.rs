@@ -140,6 +140,7 @@ pub(super) fn unzip<Req, K, P, E>(
         deadline,
         backlog: 0,
         handed_over: HandedOver::default(),
+        trace: None,
     };
     (batch, replies)
 }

@@ -45,6 +45,7 @@ mod partitions;
 mod queue;
 mod service;
 mod split;
+mod trace;
 mod window;
 mod worker;
 
@@ -56,6 +57,7 @@ pub use partitions::Crowd;
 pub use queue::Queue;
 pub use service::{Answer, BatchLayer, Batcher};
 pub use split::{Replicate, Split};
+pub use trace::TraceContext;
 pub use window::{
     Caller, Close, ClosedBy, Due, Flow, Held, QueueSettings, Sealed, Weight, Window, WindowSettings,
 };

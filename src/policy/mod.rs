@@ -41,7 +41,7 @@ pub use node::NodeFile;
 pub use on_error::{OnError, Retry};
 pub use rules::{Method, Mode, Pipeline, Policy, Runtime, Shed, ShedStatus, Upstream};
 pub use secret::Secret;
-pub use telemetry::Telemetry;
+pub use telemetry::{Telemetry, TracesTo};
 pub use watch::Stamp;
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 use std::{num::NonZeroU32, time::Duration};
 
+use http::Uri;
+
 use super::{
     bounds::{count, span},
     fault::Found,
@@ -10,7 +12,12 @@ use super::{
 };
 
 const KEYS: Keys = Keys {
-    known: &["explain", "slow_batch", "access_log"],
+    known: &["explain", "slow_batch", "access_log", "traces"],
+    later: &[],
+};
+
+const TRACES: Keys = Keys {
+    known: &["endpoint", "one_in"],
     later: &[],
 };
 
@@ -19,7 +26,7 @@ const SLOW_BATCH: Duration = Duration::from_millis(500);
 const SLOW_BOUNDS: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(3_600));
 
 /// The checked `telemetry` section.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Telemetry {
     /// Whether a caller that sends `ferry-explain` is told what became of its
     /// call.
@@ -29,6 +36,18 @@ pub struct Telemetry {
     pub slow_batch: Duration,
     /// One call in so many has a line in the access log; `None` is no log.
     pub access_log: Option<NonZeroU32>,
+    /// Where spans of batches are sent, if anywhere.
+    pub traces: Option<TracesTo>,
+}
+
+/// A collector that takes OTLP over gRPC, and what it is sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TracesTo {
+    /// `http://host:port`.
+    pub endpoint: String,
+    /// One batch in so many has a span although no caller's is recorded;
+    /// `None` is no such batch.
+    pub one_in: Option<NonZeroU32>,
 }
 
 impl Default for Telemetry {
@@ -37,6 +56,7 @@ impl Default for Telemetry {
             explain: true,
             slow_batch: SLOW_BATCH,
             access_log: None,
+            traces: None,
         }
     }
 }
@@ -50,18 +70,43 @@ pub(super) fn read(top: &Section<'_>, found: &mut Found) -> Telemetry {
     let explain = section.flag("explain", found);
     let slow = section.duration("slow_batch", found);
     let slow = span(slow, "telemetry.slow_batch", SLOW_BOUNDS, found);
-    let log = section.count("access_log", found);
-    let log = count(
-        log.as_ref(),
-        "telemetry.access_log",
-        u64::from(u32::MAX),
-        found,
-    );
+    let log = one_in(&section, "access_log", found);
+    let traces = section.section("traces", &TRACES, found);
+    let traces = traces.and_then(|traces| traces_to(&traces, found));
     Telemetry {
         explain: explain.map_or(default.explain, |explain| explain.value),
         slow_batch: slow.unwrap_or(default.slow_batch),
-        access_log: log.and_then(|calls| NonZeroU32::new(u32::try_from(calls).ok()?)),
+        access_log: log,
+        traces,
     }
+}
+
+/// One of so many.
+fn one_in(section: &Section<'_>, key: &str, found: &mut Found) -> Option<NonZeroU32> {
+    let told = section.count(key, found);
+    let path = section.path_of(key);
+    let told = count(told.as_ref(), &path, u64::from(u32::MAX), found)?;
+    NonZeroU32::new(u32::try_from(told).ok()?)
+}
+
+fn traces_to(traces: &Section<'_>, found: &mut Found) -> Option<TracesTo> {
+    let one_in = one_in(traces, "one_in", found);
+    traces.require("endpoint", "write endpoint: http://127.0.0.1:4317", found)?;
+    let endpoint = traces.text("endpoint", found)?;
+    let uri = endpoint.value.parse::<Uri>().ok();
+    let is_one = uri.is_some_and(|uri| {
+        let plain = uri.path() == "/" && uri.query().is_none();
+        plain && uri.scheme_str() == Some("http") && uri.port().is_some()
+    });
+    if !is_one {
+        let what = "must be http://host:port of a collector that takes OTLP over gRPC";
+        let path = traces.path_of("endpoint");
+        return found.add(endpoint.at, format!("{path}: {}: {what}", endpoint.value));
+    }
+    Some(TracesTo {
+        endpoint: endpoint.value,
+        one_in,
+    })
 }
 
 /// In words, for `ferry check`.
@@ -76,7 +121,20 @@ pub(super) fn describe(telemetry: &Telemetry) -> String {
         Some(1) => "every call in the access log".to_owned(),
         Some(calls) => format!("one call in {calls} in the access log"),
     };
-    format!("{explain}; a batch is slow after {slow}; {log}")
+    let traces = match &telemetry.traces {
+        None => "no traces".to_owned(),
+        Some(TracesTo {
+            endpoint,
+            one_in: None,
+        }) => format!("spans to {endpoint} of batches with a traced caller"),
+        Some(TracesTo {
+            endpoint,
+            one_in: Some(batches),
+        }) => {
+            format!("spans to {endpoint} of batches with a traced caller, and of one in {batches}")
+        }
+    };
+    format!("{explain}; a batch is slow after {slow}; {log}; {traces}")
 }
 
 #[cfg(test)]
@@ -103,7 +161,8 @@ mod tests {
         assert_eq!(told.slow_batch, Duration::from_millis(20));
         assert_eq!(
             describe(&told),
-            "ferry-explain is ignored; a batch is slow after 20ms; one call in 100 in the access log"
+            "ferry-explain is ignored; a batch is slow after 20ms; one call in 100 in the access \
+             log; no traces"
         );
     }
 
@@ -114,6 +173,18 @@ mod tests {
             ("{access_log: 0}", "telemetry.access_log: 0: must be"),
             ("{access_lag: 1}", "did you mean access_log"),
             ("{explain: maybe}", "true or false"),
+            (
+                "{traces: {one_in: 10}}",
+                "telemetry.traces.endpoint: is missing",
+            ),
+            (
+                "{traces: {endpoint: 'localhost:4317'}}",
+                "must be http://host:port",
+            ),
+            (
+                "{traces: {endpoint: 'http://a:4317/v1/traces'}}",
+                "over gRPC",
+            ),
         ] {
             let faults = load(&format!("telemetry: {section}\n")).unwrap_err();
             assert!(faults.contains(told), "{section}: {faults}");

@@ -23,8 +23,8 @@ use crate::{
     batch::{BatchLayer, Batcher, Queue},
     forward::{Forward, Forwarder},
     limit::{LimitLayer, LimitView},
-    policy::{self, Method, Mode, Policy, ShedStatus},
-    telemetry::{AccessLog, LimitMetrics, MethodMetrics, Metrics, Notes, Recent},
+    policy::{self, Method, Mode, Policy, ShedStatus, TracesTo},
+    telemetry::{AccessLog, LimitMetrics, MethodMetrics, Metrics, Notes, Recent, Traces},
     upstream::{AgainLayer, ByStatus, Call, NotedLayer},
     wire::KeyUse,
 };
@@ -45,6 +45,7 @@ pub(super) struct Assembly {
     again: IntCounterVec,
     notes: Notes,
     recent: Arc<Recent>,
+    traces: Mutex<Option<(TracesTo, Arc<Traces>)>>,
 }
 
 /// What every policy's windows of one group share.
@@ -80,6 +81,7 @@ impl Assembly {
             again: metrics.again()?,
             notes: Notes::default(),
             recent: Arc::clone(metrics.recent()),
+            traces: Mutex::default(),
         })
     }
 
@@ -92,19 +94,23 @@ impl Assembly {
         let on_error = methods.iter().map(|method| method.on_error.clone());
         let again = AgainLayer::new(on_error.collect(), policy.batch_timeout, self.again.clone());
         let rules = Arc::new(call_rules(policy, &counted));
+        let traces = self.traces(policy)?;
+        let traced = traces.is_some();
+        let paths: Arc<[String]> = methods.iter().map(|method| method.path.clone()).collect();
         let batched = self.lines.iter().zip(services).map(|(line, upstream)| {
             let mut queue = lock(&line.queue);
             let mut batch = BatchLayer::new(Arc::clone(&rules));
             if let Some(queue) = &*queue {
                 batch = batch.beside(queue);
             }
+            let noted = NotedLayer::new(self.notes.clone(), line.limit.view());
             // Outermost first; one of each for each group.
             let batched = ServiceBuilder::new()
                 // Always ready; gathers calls into windows and sheds what cannot
                 // be served in its time.
                 .layer(batch)
-                // Tells who asks what became of a call.
-                .layer(NotedLayer::new(self.notes.clone(), line.limit.view()))
+                // Tells who asks what became of a call; a traced batch's span.
+                .layer(noted.traced(traces.clone(), Arc::clone(&paths)))
                 // What may be sent again after a failure is, each time with a
                 // permit of its own.
                 .layer(again.clone())
@@ -125,11 +131,41 @@ impl Assembly {
             metadata: policy.metadata.clone(),
             shed: shed_answer(policy.shed),
             explain: policy.telemetry.explain,
+            traced,
             notes: self.notes.clone(),
             access: policy.telemetry.access_log.map(AccessLog::one_in),
             batched,
             forward: Forwarder::new(forward, self.forwarded.clone()),
         })
+    }
+
+    /// What sends the spans that `policy` asks for: the same as before, where
+    /// it asks for the same.
+    fn traces(&self, policy: &Policy) -> Result<Option<Arc<Traces>>, StackError> {
+        let mut kept = lock(&self.traces);
+        let asked = policy.telemetry.traces.as_ref();
+        if kept.as_ref().map(|(to, _)| to) != asked {
+            *kept = match asked {
+                None => None,
+                Some(to) => {
+                    let traces = Traces::to(&to.endpoint, to.one_in)?;
+                    Some((to.clone(), Arc::new(traces)))
+                }
+            };
+        }
+        Ok(kept.as_ref().map(|(_, traces)| Arc::clone(traces)))
+    }
+
+    /// Sends the spans that have ended; none will follow.
+    pub(super) async fn finish_traces(&self) {
+        let traces = lock(&self.traces).take();
+        if let Some((_, traces)) = traces {
+            // It waits for a connection that needs this runtime's threads.
+            let finished = tokio::task::spawn_blocking(move || traces.finish());
+            if let Err(error) = finished.await {
+                tracing::warn!(%error, "the last spans were not sent");
+            }
+        }
     }
 
     /// The limits now, of all groups together.

@@ -9,10 +9,12 @@ pub mod names;
 mod note;
 mod page;
 mod recent;
+mod traces;
 
 pub use access::{AccessLine, AccessLog};
 pub use admin::{Admin, AdminView};
 pub use controls::Controls;
 pub use metrics::{LimitMetrics, MethodMetrics, Metrics, outcome_name};
-pub use note::{EXPLAIN, Note, Notes, Sent, explained};
+pub use note::{EXPLAIN, Note, Notes, Sent, TRACEPARENT, explained};
 pub use recent::{Recent, RecentBatch, Stages};
+pub use traces::{BatchSpan, Traces, TracesError};

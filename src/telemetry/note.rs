@@ -1,5 +1,6 @@
-//! What is noted of one call because somebody wants to know what became of it:
-//! its caller, with a `ferry-explain` header, or the access log.
+//! What is noted of one call because somebody wants to know what became of
+//! it: its caller, with a `ferry-explain` header; whoever traces it; or the
+//! access log.
 //!
 //! A call that nobody asks about has no note and costs a null pointer. That
 //! notes exist at all is counted, so that a batch is looked through for them
@@ -17,10 +18,12 @@ use std::{
 use http::HeaderValue;
 
 use super::metrics::closed_by_name;
-use crate::batch::ClosedBy;
+use crate::batch::{ClosedBy, TraceContext};
 
 /// The header with which a caller asks, and in which it is told.
 pub const EXPLAIN: &str = "ferry-explain";
+/// The header in which a caller names its span.
+pub const TRACEPARENT: &str = "traceparent";
 
 /// How many notes there are, over all the doors of a sidecar.
 #[derive(Clone, Debug, Default)]
@@ -28,14 +31,16 @@ pub struct Notes(Arc<AtomicUsize>);
 
 impl Notes {
     /// A note of a call that arrived at `arrived`. It `asks` where its caller
-    /// is to be told.
+    /// is to be told; `trace` is its caller's span, if its batch is to be
+    /// linked to it.
     #[must_use]
-    pub fn take(&self, arrived: Instant, asks: bool) -> Arc<Note> {
+    pub fn take(&self, arrived: Instant, asks: bool, trace: Option<TraceContext>) -> Arc<Note> {
         // What is read of a note crosses a channel, which orders this.
         self.0.fetch_add(1, Ordering::Relaxed);
         Arc::new(Note {
             arrived,
             asks,
+            trace,
             sent: OnceLock::new(),
             upstream: OnceLock::new(),
             all: self.clone(),
@@ -70,6 +75,7 @@ pub struct Sent {
 pub struct Note {
     arrived: Instant,
     asks: bool,
+    trace: Option<TraceContext>,
     sent: OnceLock<Sent>,
     upstream: OnceLock<Duration>,
     all: Notes,
@@ -91,6 +97,12 @@ impl Note {
     #[must_use]
     pub fn asks(&self) -> bool {
         self.asks
+    }
+
+    /// The caller's span, if the batch is to be linked to it.
+    #[must_use]
+    pub fn trace(&self) -> Option<TraceContext> {
+        self.trace
     }
 
     /// The batch that the call left with, if it did.
@@ -177,7 +189,7 @@ mod tests {
     #[test]
     fn a_note_tells_its_batch_in_one_header_and_no_more_than_is_known() {
         let (notes, start) = (Notes::default(), Instant::now());
-        let note = notes.take(start, true);
+        let note = notes.take(start, true, None);
         assert_eq!(
             note.told("shed", Some("queue_wait")),
             "outcome=shed, reason=queue_wait"
@@ -202,8 +214,8 @@ mod tests {
     fn a_batch_is_looked_through_only_while_there_are_notes() {
         let notes = Notes::default();
         assert!(!notes.any());
-        let first = notes.take(Instant::now(), true);
-        let second = notes.clone().take(Instant::now(), false);
+        let first = notes.take(Instant::now(), true, None);
+        let second = notes.clone().take(Instant::now(), false, None);
         drop(first);
         assert!(notes.any());
         drop(second);

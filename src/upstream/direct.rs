@@ -45,6 +45,7 @@ where
             deadline: Some(deadline.into_std()),
             backlog: 0,
             handed_over: HandedOver::default(),
+            trace: None,
             requests: Arc::new(vec![call]),
         });
         Box::pin(async move {

@@ -21,6 +21,7 @@ use super::{
 use crate::{
     accept::frame::{self, HEADER, Unary},
     batch::Batch,
+    telemetry::TRACEPARENT,
 };
 
 /// Most bytes of a batch's reply: replies of writes are small.
@@ -155,6 +156,10 @@ fn request(
         HeaderValue::from_static("application/grpc"),
     );
     headers.insert("grpc-timeout", timeout_header(deadline));
+    if let Some(trace) = batch.trace {
+        let trace = HeaderValue::try_from(trace.to_string());
+        headers.insert(TRACEPARENT, trace.expect("digits and dashes"));
+    }
     request
 }
 

@@ -1,8 +1,9 @@
-//! Tells the notes of a batch's calls what became of it.
+//! Tells the notes of a batch's calls what became of it, and makes its span.
 //!
 //! It stands right below the windows, so that what it sees as one batch, and
 //! as its answer, is what the callers see, however often it was sent again.
-//! While no call has a note a batch is passed on without a look at its calls.
+//! While no call has a note a batch is passed on without a look at its calls,
+//! which are then in no trace either.
 
 use std::{
     pin::Pin,
@@ -12,13 +13,14 @@ use std::{
 };
 
 use pin_project_lite::pin_project;
+use tonic::Status;
 use tower::{Layer, Service};
 
 use super::Call;
 use crate::{
-    batch::Batch,
+    batch::{Batch, HandedOver},
     limit::LimitView,
-    telemetry::{Note, Notes, Sent},
+    telemetry::{BatchSpan, Note, Notes, Sent, Traces},
 };
 
 /// Puts [`Noted`] in front of a service.
@@ -26,6 +28,9 @@ use crate::{
 pub struct NotedLayer {
     notes: Notes,
     limit: LimitView,
+    traces: Option<Arc<Traces>>,
+    /// Paths of the methods, in the policy's order.
+    methods: Arc<[String]>,
 }
 
 impl NotedLayer {
@@ -33,7 +38,22 @@ impl NotedLayer {
     /// batches wait for.
     #[must_use]
     pub fn new(notes: Notes, limit: LimitView) -> Self {
-        Self { notes, limit }
+        Self {
+            notes,
+            limit,
+            traces: None,
+            methods: Arc::default(),
+        }
+    }
+
+    /// The same, and batches of these `methods` may have spans.
+    #[must_use]
+    pub fn traced(self, traces: Option<Arc<Traces>>, methods: Arc<[String]>) -> Self {
+        Self {
+            traces,
+            methods,
+            ..self
+        }
     }
 }
 
@@ -55,47 +75,81 @@ pub struct Noted<S> {
     layer: NotedLayer,
 }
 
-impl<S: Service<Batch<Call>>> Service<Batch<Call>> for Noted<S> {
+impl<S: Service<Batch<Call>, Error = Status>> Service<Batch<Call>> for Noted<S> {
     type Response = S::Response;
-    type Error = S::Error;
+    type Error = Status;
     type Future = NotedAnswer<S::Future>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
         self.below.poll_ready(cx)
     }
 
-    fn call(&mut self, batch: Batch<Call>) -> Self::Future {
-        let noted = self.layer.notes.any().then(|| self.layer.noted(&batch));
+    fn call(&mut self, mut batch: Batch<Call>) -> Self::Future {
+        let noted = self.layer.noted(&mut batch);
         NotedAnswer {
             answer: self.below.call(batch),
-            noted: noted.flatten(),
+            noted,
         }
     }
 }
 
 impl NotedLayer {
-    fn noted(&self, batch: &Batch<Call>) -> Option<Waiting> {
-        let notes = batch.requests.iter().filter_map(|call| call.note.clone());
-        let notes: Vec<_> = notes.collect();
-        if notes.is_empty() {
+    fn noted(&self, batch: &mut Batch<Call>) -> Option<Waiting> {
+        let mut notes = Vec::new();
+        if self.notes.any() {
+            notes.extend(batch.requests.iter().filter_map(|call| call.note.clone()));
+        }
+        if notes.is_empty() && self.traces.is_none() {
             return None;
         }
-        let sent = Sent {
+        let sent = || Sent {
             at: clock(),
             entries: batch.entries,
             closed_by: batch.closed_by,
             limit: self.limit.limit(),
             in_flight: self.limit.in_flight(),
         };
+        let span = self.traces.as_ref().and_then(|traces| {
+            let callers: Vec<_> = notes.iter().filter_map(|note| note.trace()).collect();
+            let method = batch.requests[0].method;
+            let method = self.methods.get(method).map_or("", String::as_str);
+            traces.begin(method, &callers, sent)
+        });
+        if notes.is_empty() && span.is_none() {
+            return None;
+        }
+        let sent = sent();
         notes.iter().for_each(|note| note.on_sent(sent));
-        Some(Waiting { at: sent.at, notes })
+        batch.trace = span.as_ref().map(BatchSpan::context);
+        Some(Waiting {
+            at: sent.at,
+            handed_over: batch.handed_over.clone(),
+            notes,
+            span,
+        })
     }
 }
 
 /// Who is told when the answer comes.
 struct Waiting {
     at: Instant,
+    handed_over: HandedOver,
     notes: Vec<Arc<Note>>,
+    span: Option<BatchSpan>,
+}
+
+impl Waiting {
+    fn answered(self, failed: Option<&Status>) {
+        let took = clock().saturating_duration_since(self.at);
+        self.notes.iter().for_each(|note| note.on_answered(took));
+        if let Some(span) = self.span {
+            let handed_over = self.handed_over.at();
+            span.end(
+                failed,
+                handed_over.map(|at| at.saturating_duration_since(self.at)),
+            );
+        }
+    }
 }
 
 pin_project! {
@@ -107,15 +161,17 @@ pin_project! {
     }
 }
 
-impl<F: Future> Future for NotedAnswer<F> {
-    type Output = F::Output;
+impl<F, R> Future for NotedAnswer<F>
+where
+    F: Future<Output = Result<R, Status>>,
+{
+    type Output = Result<R, Status>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let answer = ready!(this.answer.poll(cx));
-        if let Some(Waiting { at, notes }) = this.noted.take() {
-            let took = clock().saturating_duration_since(at);
-            notes.iter().for_each(|note| note.on_answered(took));
+        if let Some(waiting) = this.noted.take() {
+            waiting.answered(answer.as_ref().err());
         }
         Poll::Ready(answer)
     }

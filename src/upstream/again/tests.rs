@@ -61,6 +61,7 @@ fn batch(clients: &[String]) -> Batch<Call> {
         deadline: None,
         backlog: 0,
         handed_over: HandedOver::default(),
+        trace: None,
     }
 }
 
