@@ -68,6 +68,10 @@ bench-fixed: setup-build
 .PHONY: bench-batch-layer
 bench-batch-layer: setup-build
 	cargo bench --locked $(CORE) --bench batch_layer -- $(BENCH_ARGS)
+##: bench-metrics  what recording metrics costs a call, two minutes (BENCH_ARGS='--rounds 80')
+.PHONY: bench-metrics
+bench-metrics: setup-bench
+	cargo bench --locked --bench metrics -- $(BENCH_ARGS)
 ##: bench-etcd   single puts through ferry against straight at etcd (BENCH_ARGS='--rounds 5')
 .PHONY: bench-etcd
 bench-etcd: setup-bench

@@ -270,6 +270,67 @@ fn a_flag_outranks_its_variable_which_outranks_the_policy_and_print_config_says_
     assert!(!desk.path("ferry-data").exists(), "nothing was begun");
 }
 
+/// Standard output of `ferry` with `flags`, which must succeed.
+fn told(desk: &Desk, flags: &[&str]) -> String {
+    let output = desk.run(flags);
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).expect("what is told is text")
+}
+
+#[test]
+fn print_config_names_the_line_of_each_key_and_the_node_that_comes_of_them() {
+    let desk = Desk::new();
+    let policy = desk.write("policy.yaml", &embedded(&desk.path("ferry-data")));
+    let policy = policy.display().to_string();
+    let shown = told(&desk, &["proxy", "--policy", &policy, "--print-config"]);
+    assert!(shown.contains("\n  version 1 (line 1)\n"), "{shown}");
+    let node = crate::support::root().join("deploy/cluster/node2.yaml");
+    let node = node.display().to_string();
+    let shown = told(&desk, &["node", "--config", &node, "--print-config"]);
+    for line in [
+        "  node 2 (line ",
+        "  election.heartbeat 100ms (line ",
+        "cluster      ferry, as node 2",
+        "members      1 at 127.0.0.1:1331, 2 at 127.0.0.1:1332, 3 at",
+        "--config ",
+    ] {
+        assert!(shown.contains(line), "{line}: {shown}");
+    }
+    let shown = told(&desk, &["node", "--groups", "4", "--print-config"]);
+    assert!(shown.contains("--groups 4 (command line)"), "{shown}");
+    assert!(shown.contains("4 groups in ferry-data"), "{shown}");
+    assert!(!desk.path("ferry-data").exists(), "nothing was begun");
+}
+
+#[test]
+fn print_config_names_secrets_by_their_files_and_never_reads_them_out() {
+    const SECRET: &str = "correct-horse-battery-staple";
+    let desk = Desk::new();
+    for name in ["token", "key.pem", "cert.pem", "ca.pem"] {
+        desk.write(name, SECRET);
+    }
+    let policy = embedded(&desk.path("ferry-data"))
+        .replace("127.0.0.1:0}", "127.0.0.1:0, token_file: token}")
+        .replace(
+            "127.0.0.1:0\n",
+            "127.0.0.1:0\n    tls: {cert: cert.pem, key: key.pem, client_ca: ca.pem}\n",
+        );
+    let policy = desk.write("policy.yaml", &policy).display().to_string();
+    let shown = told(&desk, &["proxy", "--policy", &policy, "--print-config"]);
+    assert!(shown.contains("admin.token_file token (line "), "{shown}");
+    assert!(
+        shown.contains("listen[0].tls.key key.pem (line "),
+        "{shown}"
+    );
+    assert!(!shown.contains(SECRET), "{shown}");
+    let node = "version: 1\ncluster: a\nnode: 1\npeer:\n  address: 127.0.0.1:0\n  tls: {cert: \
+                cert.pem, key: key.pem, ca: ca.pem}\n";
+    let node = desk.write("node.yaml", node).display().to_string();
+    let shown = told(&desk, &["node", "--config", &node, "--print-config"]);
+    assert!(shown.contains("peer.tls.key key.pem (line "), "{shown}");
+    assert!(!shown.contains(SECRET), "{shown}");
+}
+
 #[test]
 fn a_log_format_that_ferry_does_not_have_is_refused_before_anything_is_begun() {
     let desk = Desk::new();

@@ -111,11 +111,15 @@ impl Cli {
 
     /// Lets a command that shows its settings know where they are from.
     fn remembering(mut self, command: &clap::Command, matches: &ArgMatches) -> Self {
-        if let Command::Proxy(proxy) = &mut self.command
-            && let Some((name, matches)) = matches.subcommand()
+        let kept = match &mut self.command {
+            Command::Proxy(proxy) => &mut proxy.settings,
+            Command::Node(node) => &mut node.settings,
+            _ => return self,
+        };
+        if let Some((name, matches)) = matches.subcommand()
             && let Some(command) = command.find_subcommand(name)
         {
-            proxy.settings = settings::settings(command, matches);
+            *kept = settings::settings(command, matches);
         }
         self
     }

@@ -5,7 +5,10 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result};
 
-use super::proxy::{DRAIN_PATIENCE, announce, end, or_close};
+use super::{
+    proxy::{DRAIN_PATIENCE, announce, end, or_close},
+    settings::{Setting, effective},
+};
 use crate::{
     policy::{self, NodeFile},
     raft::{Clock, GroupSettings, Identity, Member, MemberSettings, PeerTls, Pipeline, Runtime},
@@ -37,6 +40,12 @@ pub(super) struct Node {
     /// Which threads the groups' cores run on
     #[arg(long, value_enum, default_value = "shared")]
     runtime: RuntimeArg,
+    /// Print what would be in force, and where each setting is from; start nothing
+    #[arg(long)]
+    print_config: bool,
+    /// The flags above, and where their values are from.
+    #[arg(skip)]
+    pub(super) settings: Vec<Setting>,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -57,8 +66,20 @@ enum PipelineArg {
 
 impl Node {
     pub(super) async fn run(self) -> Result<ExitCode> {
-        if let Some(path) = &self.config {
-            return join(NodeFile::read(path)?).await;
+        let file = self.config.as_deref().map(NodeFile::read).transpose()?;
+        if self.print_config {
+            let in_force = match &file {
+                Some(file) => policy::describe_node(file),
+                None => self.alone(),
+            };
+            print!(
+                "{}",
+                effective(&self.settings, self.config.as_deref(), &in_force)?
+            );
+            return Ok(ExitCode::SUCCESS);
+        }
+        if let Some(file) = file {
+            return join(file).await;
         }
         let mut settings = GroupSettings::new(self.data_dir);
         settings.pipeline = match self.pipeline {
@@ -77,6 +98,21 @@ impl Node {
         announce("ferry node", &stack);
         super::interrupted().await?;
         end(stack, Some(groups)).await
+    }
+
+    /// The node that the flags alone make.
+    fn alone(&self) -> String {
+        let groups = match self.groups {
+            1 => "1 group".to_owned(),
+            groups => format!("{groups} groups"),
+        };
+        let admin = self.admin.map(|admin| admin.to_string());
+        format!(
+            "  a node by itself: {groups} in {}, calls at {}, admin at {}\n",
+            self.data_dir.display(),
+            self.listen,
+            admin.as_deref().unwrap_or("no address")
+        )
     }
 }
 

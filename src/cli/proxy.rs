@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result};
 
-use super::settings::Setting;
+use super::settings::{Setting, effective};
 use crate::{
     policy::{self, Cause, Listen, Policy, Source},
     raft::Groups,
@@ -39,7 +39,7 @@ pub(super) struct Proxy {
 impl Proxy {
     pub(super) async fn run(self) -> Result<ExitCode> {
         let (listen, admin) = (self.listen, self.admin);
-        let file = self.policy.as_ref().map(|path| path.display().to_string());
+        let file = self.policy.clone();
         let amend = move |policy: &mut Policy| {
             if let Some(address) = listen {
                 policy.listen = vec![Listen::from(address)];
@@ -56,7 +56,8 @@ impl Proxy {
             }
         };
         if self.print_config {
-            print!("{}", effective(&policy, file.as_deref(), &self.settings));
+            let in_force = policy::describe(&policy);
+            print!("{}", effective(&self.settings, file.as_deref(), &in_force)?);
             return Ok(ExitCode::SUCCESS);
         }
         let metrics = Metrics::default();
@@ -67,16 +68,6 @@ impl Proxy {
         until_ended(&stack).await?;
         end(stack, groups).await
     }
-}
-
-/// The flags with where they are from, then the policy that they make of the
-/// file, or of the built-in one, as `ferry check` tells it: secrets are named
-/// by their files and never read out.
-fn effective(policy: &Policy, file: Option<&str>, settings: &[Setting]) -> String {
-    let settings: String = settings.iter().map(|one| format!("  {one}\n")).collect();
-    let below = file.unwrap_or("the built-in policy");
-    let told = policy::describe(policy);
-    format!("flags, then environment, then {below}:\n{settings}in force:\n{told}")
 }
 
 /// Serves until the process is asked to end; SIGHUP reads the policy again.

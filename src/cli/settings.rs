@@ -7,7 +7,11 @@
 //! gives containers variables such as `FERRY_PORT` wherever a service is
 //! called ferry. Their values are never in a help text or a manual page.
 
+use std::path::Path;
+
 use clap::{ArgMatches, Command, parser::ValueSource};
+
+use crate::policy::{self, Faults};
 
 /// A flag, what it is set to and by whom.
 #[derive(Clone, Debug)]
@@ -70,6 +74,34 @@ pub(super) fn settings(command: &Command, matches: &ArgMatches) -> Vec<Setting> 
         Some(Setting { flag, value, from })
     });
     flags.collect()
+}
+
+/// What would be in force and why: the flags with where they are from, the keys
+/// that `file` sets with their lines, and `in_force`, what is made of them all.
+/// Secrets are named by their files and never read out.
+///
+/// # Errors
+/// If the file, which was read before, can no longer be.
+pub(super) fn effective(
+    settings: &[Setting],
+    file: Option<&Path>,
+    in_force: &str,
+) -> Result<String, Faults> {
+    let settings: String = settings.iter().map(|one| format!("  {one}\n")).collect();
+    let set = match file {
+        None => String::new(),
+        Some(path) => {
+            let keys = policy::origins(path)?;
+            let keys: String = keys.iter().map(|key| format!("  {key}\n")).collect();
+            format!(
+                "set in {}, all else is as by default:\n{keys}",
+                path.display()
+            )
+        }
+    };
+    Ok(format!(
+        "flags, then environment, then the file:\n{settings}{set}in force:\n{in_force}"
+    ))
 }
 
 #[cfg(test)]

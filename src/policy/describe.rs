@@ -61,7 +61,7 @@ pub fn describe(policy: &Policy) -> String {
     text
 }
 
-fn line(text: &mut String, name: &str, what: &str) {
+pub(super) fn line(text: &mut String, name: &str, what: &str) {
     writeln!(text, "{name:<13}{what}").expect("a String takes all that is written");
 }
 

@@ -9,6 +9,7 @@
 
 mod bounds;
 mod describe;
+mod describe_node;
 mod descriptors;
 mod fault;
 mod file;
@@ -20,6 +21,7 @@ mod metadata;
 mod method;
 mod node;
 mod on_error;
+mod origin;
 mod read;
 mod read_form;
 mod reply;
@@ -33,12 +35,14 @@ mod upstream;
 mod watch;
 
 pub use describe::describe;
+pub use describe_node::describe_node;
 pub use fault::{Fault, Faults, Position};
 pub use listen::Listen;
 pub use live::{Cause, Install, Live, Reload, Source};
 pub use metadata::{Classify, MetadataRules, OtherMetadata};
 pub use node::NodeFile;
 pub use on_error::{OnError, Retry};
+pub use origin::{Origin, origins};
 pub use rules::{Method, Mode, Pipeline, Policy, Runtime, Shed, ShedStatus, Upstream};
 pub use secret::Secret;
 pub use telemetry::{Telemetry, TracesTo};

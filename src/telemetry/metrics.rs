@@ -35,6 +35,7 @@ pub struct MethodMetrics {
     committed: IntCounter,
     path: String,
     recent: Arc<Recent>,
+    recorded: bool,
 }
 
 /// A registry and what is common to all methods.
@@ -42,6 +43,7 @@ pub struct MethodMetrics {
 pub struct Metrics {
     registry: Registry,
     recent: Arc<Recent>,
+    recorded: bool,
 }
 
 impl Default for Metrics {
@@ -49,11 +51,22 @@ impl Default for Metrics {
         Self {
             registry: Registry::default(),
             recent: Arc::new(Recent::new(tokio::time::Instant::now().into_std())),
+            recorded: true,
         }
     }
 }
 
 impl Metrics {
+    /// Metrics of which none is recorded that a call or a batch would move: to
+    /// measure what recording costs.
+    #[must_use]
+    pub fn unrecorded() -> Self {
+        Self {
+            recorded: false,
+            ..Self::default()
+        }
+    }
+
     /// The batches that failed or were slow, of all methods.
     #[must_use]
     pub fn recent(&self) -> &Arc<Recent> {
@@ -105,6 +118,7 @@ impl Metrics {
         Ok(MethodMetrics {
             path: path.to_owned(),
             recent: Arc::clone(&self.recent),
+            recorded: self.recorded,
             committed: entries.with_label_values(&["committed"]),
             entries,
             shed,
@@ -253,6 +267,9 @@ impl MethodMetrics {
 
     /// A window was sealed.
     pub fn on_sealed(&self, sealing: &Sealing<'_>) {
+        if !self.recorded {
+            return;
+        }
         self.cancelled.inc_by(sealing.cancelled as u64);
         self.expired.inc_by(sealing.expired as u64);
         if sealing.arrivals.is_empty() {
@@ -267,6 +284,9 @@ impl MethodMetrics {
 
     /// A batch was answered.
     pub fn on_answered(&self, answering: &Answering<'_>) {
+        if !self.recorded {
+            return;
+        }
         self.ghosts.inc_by(answering.ghosts as u64);
         self.abandoned.inc_by(answering.abandoned as u64);
         let since_sent = answering.now.saturating_duration_since(answering.sent);
