@@ -4,13 +4,14 @@ use std::{fs, path::Path};
 
 use ferry::policy::{NodeFile, Policy, Upstream};
 
-/// The block under `policy.yaml: |` of the ConfigMap, without its indentation.
-fn sidecar_policy() -> String {
-    let path = crate::support::root().join("deploy/kubernetes-sidecar.yaml");
-    let manifest = fs::read_to_string(path).expect("the manifest ships with ferry");
-    let block = manifest
+/// The block under `key: |` of a manifest's ConfigMap, without its indentation.
+fn block(manifest: &str, key: &str) -> String {
+    let path = crate::support::root().join("deploy").join(manifest);
+    let text = fs::read_to_string(path).expect("the manifest ships with ferry");
+    let head = format!("  {key}: |");
+    let block = text
         .lines()
-        .skip_while(|line| *line != "  policy.yaml: |")
+        .skip_while(|line| *line != head)
         .skip(1)
         .take_while(|line| line.is_empty() || line.starts_with("    "));
     block
@@ -20,8 +21,11 @@ fn sidecar_policy() -> String {
 
 #[test]
 fn the_policy_of_the_kubernetes_sidecar_is_one_that_ferry_accepts() {
-    let policy = Policy::load(&sidecar_policy(), Path::new("policy.yaml"))
-        .unwrap_or_else(|faults| panic!("deploy/kubernetes-sidecar.yaml: {faults}"));
+    let policy = Policy::load(
+        &block("kubernetes-sidecar.yaml", "policy.yaml"),
+        Path::new("policy.yaml"),
+    )
+    .unwrap_or_else(|faults| panic!("deploy/kubernetes-sidecar.yaml: {faults}"));
     assert!(
         matches!(policy.upstream, Upstream::Remote { .. }),
         "a sidecar without a volume keeps no sessions itself"
@@ -49,4 +53,51 @@ fn the_cluster_that_ships_is_three_nodes_that_name_each_other_and_a_policy_in_fr
             "{called}"
         );
     }
+}
+
+#[test]
+fn the_nodes_of_the_compose_file_are_where_it_puts_them_and_know_each_other() {
+    let folder = crate::support::root().join("deploy");
+    let compose = fs::read_to_string(folder.join("compose.yaml")).expect("it ships");
+    for number in 1..=3_u64 {
+        let path = folder.join(format!("compose/node{number}.yaml"));
+        let node = NodeFile::read(&path).unwrap_or_else(|faults| panic!("{faults}"));
+        assert_eq!((node.node, node.members.len()), (number, 3));
+        let peer = node.peer.to_string();
+        assert_eq!(node.members[&number].to_string(), peer);
+        assert_eq!(node.data_dir, Path::new("/data/node"), "its volume");
+        let (address, _) = peer.rsplit_once(':').expect("a port");
+        let place = format!("ipv4_address: {address}}}");
+        assert!(compose.contains(&place), "{place}");
+        let probe = format!("--node, \"{peer}\"");
+        assert!(compose.contains(&probe), "{probe}");
+    }
+    let policy = Policy::read(&folder.join("compose/policy.yaml"));
+    let policy = policy.unwrap_or_else(|faults| panic!("{faults}"));
+    assert!(matches!(policy.upstream, Upstream::Remote { endpoints, .. } if endpoints.len() == 3));
+}
+
+#[test]
+fn each_pod_of_the_kubernetes_cluster_has_a_file_by_its_name_and_all_name_the_same_three() {
+    let mut members = Vec::new();
+    for pod in 0..3_u64 {
+        let key = format!("ferry-{pod}.yaml");
+        let mut text = block("kubernetes-cluster.yaml", &key);
+        // Who a name stands for is the cluster's to say; any address will do.
+        for other in 0..3 {
+            let name = format!("ferry-{other}.ferry-peers:");
+            assert!(text.contains(&name), "{key}: {name}");
+            text = text.replace(&name, &format!("192.0.2.{other}:"));
+        }
+        let node = NodeFile::load(&text, Path::new(&key));
+        let node = node.unwrap_or_else(|faults| panic!("{faults}"));
+        assert_eq!(node.node, pod + 1, "pods count from 0 and nodes from 1");
+        assert!(node.peer.ip().is_unspecified(), "a pod's address changes");
+        members.push(node.members);
+    }
+    assert!(
+        members
+            .iter()
+            .all(|one| *one == members[0] && one.len() == 3)
+    );
 }
