@@ -1,6 +1,6 @@
 //! What `deploy/` ships is what this version of ferry takes.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, process::Command};
 
 use ferry::policy::{NodeFile, Policy, Upstream};
 
@@ -75,6 +75,27 @@ fn the_nodes_of_the_compose_file_are_where_it_puts_them_and_know_each_other() {
     let policy = Policy::read(&folder.join("compose/policy.yaml"));
     let policy = policy.unwrap_or_else(|faults| panic!("{faults}"));
     assert!(matches!(policy.upstream, Upstream::Remote { endpoints, .. } if endpoints.len() == 3));
+}
+
+#[test]
+fn the_load_of_the_compose_file_is_one_that_the_bench_takes() {
+    let path = crate::support::root().join("deploy/compose.yaml");
+    let compose = fs::read_to_string(path).expect("it ships");
+    let begin = compose.find("      - bench\n").expect("it has a load");
+    let words = compose[begin..].lines();
+    let words: Vec<_> = words
+        .map_while(|line| line.strip_prefix("      - "))
+        .filter(|word| !word.starts_with("--host=") && !word.starts_with("--port="))
+        .collect();
+    // Nobody listens there: flags that make no sense would be told before that.
+    let ran = Command::new(env!("CARGO_BIN_EXE_ferry"))
+        .args(&words)
+        .args(["--host=127.0.0.1", "--port=1"])
+        .output()
+        .expect("cargo built the binary");
+    let told = String::from_utf8_lossy(&ran.stderr);
+    assert_eq!(ran.status.code(), Some(1), "{words:?}: {told}");
+    assert!(told.contains("127.0.0.1:1"), "{told}");
 }
 
 #[test]
