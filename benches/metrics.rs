@@ -6,22 +6,27 @@
 //! machine which slows down slows both, and the figure is the median of the
 //! pairs' differences: what a call costs is itself far less steady than that.
 //!
+//! Where the difference drowns in what a machine's neighbours do, the recording
+//! itself says more: the same calls of it, in a loop, on batches of a crowd's
+//! size. The second table has that.
+//!
 //! Not in it: a scrape, which costs the same however many calls there are, and
 //! the clock's readings, which the windows need anyway.
 
-// What a bench prints is its result.
-#![allow(clippy::print_stdout, clippy::print_stderr)]
+// What a bench prints is its result, and its clock is the wall's.
+#![allow(clippy::print_stdout, clippy::print_stderr, clippy::disallowed_methods)]
 
 use std::{
     fs,
     future::{Ready, ready},
+    hint::black_box,
     io::{self, BufRead, BufReader, Write},
     net::{Ipv4Addr, SocketAddr},
     num::NonZeroU32,
     process::{Child, ChildStdin, Command, ExitCode, Stdio},
     task::{Context, Poll},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -29,7 +34,7 @@ use bytes::Bytes;
 use clap::Parser;
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use ferry::{
-    batch::Batch,
+    batch::{Answering, Batch, ClosedBy, Sealing},
     cli::{
         Output,
         bench::{AfterTimeout, Deadline, Form, Load, LoadPlan, Progress, parse_duration},
@@ -51,6 +56,11 @@ const CROWDS: [(u32, u32); 3] = [(1, 1), (16, 10), (4, 100)];
 /// One that does not answer is a fault.
 const PATIENCE: Duration = Duration::from_secs(60);
 const VALUE_BYTES: usize = 250;
+/// Batches whose recording is measured by itself: a lone caller's, and larger.
+const SIZES: [u32; 4] = [1, 10, 100, 500];
+/// Calls in one run of that, and runs.
+const RECORDED_CALLS: u32 = 1_000_000;
+const RUNS: u32 = 15;
 /// What recording may cost of a call's CPU.
 const AIM: f64 = 0.03;
 
@@ -90,12 +100,79 @@ fn main() -> Result<ExitCode> {
     if let Some(Role::Serve { recording }) = arguments.role {
         return serve(recording);
     }
-    let report = compare(&arguments)?;
+    let report = Report {
+        sidecars: compare(&arguments)?,
+        recording: SIZES.map(Recording::of).into(),
+    };
     match arguments.output {
         Output::Json => println!("{}", serde_json::to_string_pretty(&report)?),
         Output::Table => println!("{}", table(&report, &arguments)),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// All of it.
+#[derive(Debug, Serialize)]
+struct Report {
+    sidecars: Vec<Costs>,
+    recording: Vec<Recording>,
+}
+
+/// What the recording of a batch takes by itself.
+#[derive(Debug, Serialize)]
+struct Recording {
+    calls_a_batch: u32,
+    ns_a_batch: f64,
+    ns_a_call: f64,
+}
+
+impl Recording {
+    /// The median over runs of a loop long enough for the clock.
+    fn of(calls: u32) -> Self {
+        let metrics = Metrics::default();
+        let method = metrics
+            .method("/bench.Metrics/Record")
+            .expect("it is the first");
+        let now = Instant::now();
+        let micros = |n: u32| now + Duration::from_micros(u64::from(n));
+        let arrivals: Vec<_> = (0..calls).map(micros).collect();
+        let (sent, answered) = (micros(2_000), micros(5_000));
+        let record = || {
+            method.on_sealed(&Sealing {
+                now: sent,
+                entries: calls,
+                bytes: calls as usize * VALUE_BYTES,
+                closed_by: ClosedBy::Ready,
+                arrivals: black_box(&arrivals),
+                cancelled: 0,
+                expired: 0,
+            });
+            method.on_answered(&Answering {
+                now: answered,
+                asked: sent,
+                sent,
+                handed_over: Some(sent),
+                answered,
+                arrivals: black_box(&arrivals),
+                entries: calls,
+                abandoned: 0,
+                ghosts: 0,
+                committed: calls,
+            });
+        };
+        let batches = (RECORDED_CALLS / calls).max(1);
+        let run = |_| {
+            let start = Instant::now();
+            (0..batches).for_each(|_| record());
+            start.elapsed().as_secs_f64() * 1e9 / f64::from(batches)
+        };
+        let ns_a_batch = median((0..RUNS).map(run).collect());
+        Self {
+            calls_a_batch: calls,
+            ns_a_batch,
+            ns_a_call: ns_a_batch / f64::from(calls),
+        }
+    }
 }
 
 /// What recording costs one crowd's calls: medians, and the quartiles of the
@@ -171,7 +248,7 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-fn table(costs: &[Costs], arguments: &Arguments) -> String {
+fn table(report: &Report, arguments: &Arguments) -> String {
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED).set_header([
         "connections × streams",
@@ -182,7 +259,7 @@ fn table(costs: &[Costs], arguments: &Arguments) -> String {
         "of a call",
         "aim",
     ]);
-    for one in costs {
+    for one in &report.sidecars {
         let (low, high) = one.cost_us_quartiles;
         table.add_row([
             format!("{} × {}", one.connections, one.streams),
@@ -196,7 +273,23 @@ fn table(costs: &[Costs], arguments: &Arguments) -> String {
     }
     let slices = arguments.duration.as_secs_f64();
     let pairs = arguments.rounds;
-    format!("{table}\nmedians of {pairs} pairs of slices of {slices} s, the sides alternating")
+    let mut recording = Table::new();
+    recording.load_style(UTF8_FULL_CONDENSED).set_header([
+        "calls a batch",
+        "recording, ns a batch",
+        "ns a call",
+    ]);
+    for one in &report.recording {
+        recording.add_row([
+            one.calls_a_batch.to_string(),
+            format!("{:.0}", one.ns_a_batch),
+            format!("{:.1}", one.ns_a_call),
+        ]);
+    }
+    format!(
+        "{table}\nmedians of {pairs} pairs of slices of {slices} s, the sides alternating\n\
+         {recording}\nmedians of {RUNS} runs"
+    )
 }
 
 /// A running server; dropped, it is killed.
