@@ -74,6 +74,7 @@ impl Drop for AccessLine {
     fn drop(&mut self) {
         let note = self.note.as_deref();
         let sent = note.and_then(Note::sent);
+        let trace = note.and_then(Note::trace);
         // A field that is None is left out.
         tracing::info!(
             target: "ferry::access",
@@ -84,6 +85,8 @@ impl Drop for AccessLine {
             batch_entries = sent.map(|sent| sent.entries),
             waited_ms = note.and_then(Note::waited).map(milliseconds),
             upstream_ms = note.and_then(Note::upstream).map(milliseconds),
+            // As collectors show it, to be looked for there.
+            trace_id = trace.map(|caller| format!("{:032x}", caller.trace)),
             "{}",
             if self.http.is_some() { "answered" } else { "the caller left" },
         );

@@ -9,6 +9,7 @@ pub mod names;
 mod note;
 mod page;
 mod recent;
+mod sending;
 mod traces;
 
 pub use access::{AccessLine, AccessLog};

@@ -178,8 +178,9 @@ fn value(text: String) -> HeaderValue {
     HeaderValue::try_from(text).expect("words, figures and punctuation")
 }
 
+/// To the microsecond, so that it is not written with digits that mean nothing.
 pub(super) fn milliseconds(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1e3
+    duration.as_micros() as f64 / 1e3
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ use opentelemetry_sdk::{
 };
 use tonic::Status;
 
-use super::{metrics::closed_by_name, note::Sent};
+use super::{metrics::closed_by_name, note::Sent, sending::Sending};
 use crate::batch::TraceContext;
 
 /// Most links of a span: OpenTelemetry's own bound. Of more callers the oldest
@@ -76,7 +76,7 @@ impl Traces {
             .with_sampler(Sampler::AlwaysOn)
             .with_max_links_per_span(LINKS_MAX as u32)
             .with_resource(Resource::builder().with_service_name("ferry").build())
-            .with_batch_exporter(exporter)
+            .with_batch_exporter(Sending::new(exporter, endpoint))
             .build();
         let scope = InstrumentationScope::builder("ferry").with_version(env!("CARGO_PKG_VERSION"));
         Ok(Self {

@@ -50,6 +50,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("src/telemetry/controls.rs", 2),
     ("src/telemetry/names.rs", 0),
     ("src/telemetry/page.rs", 2),
+    ("src/telemetry/sending.rs", 2),
     ("src/telemetry/traces.rs", 2),
     ("src/cli/", 3),
 ];
