@@ -1,8 +1,12 @@
-//! Single puts through ferry against the same puts straight at etcd.
+//! Single puts through ferry against the same puts straight at etcd, and
+//! against clients rewritten to send transactions: what etcd itself can carry.
 //!
-//! One etcd, one run, the two sides in turn, so that whatever the machine does
+//! One etcd, one run, the sides in turn, so that whatever the machine does
 //! meanwhile it does to both. Every acknowledged put is read back from etcd
 //! itself, byte for byte; a figure without that would say nothing.
+//!
+//! The callers are those of `ferry bench`, whose cost is small: they share the
+//! machine with etcd, and what they use of it neither side has.
 
 // What a bench prints is its result, and its clock is the wall's.
 #![allow(clippy::print_stdout, clippy::disallowed_methods)]
@@ -10,6 +14,7 @@
 use std::{
     collections::HashMap,
     net::{SocketAddr, TcpListener},
+    num::NonZeroU32,
     path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -19,19 +24,28 @@ use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use clap::Parser;
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
-use ferry::{accept::frame::framed, cli::Output};
-use futures_util::future::join_all;
+use ferry::{
+    accept::frame::framed,
+    cli::{
+        Output,
+        bench::{Acknowledged, AfterTimeout, Deadline, Form, Load, LoadPlan, Progress, Sessions},
+    },
+};
 use h2::client::SendRequest;
 use prost::Message;
 use serde::Serialize;
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, task::spawn_blocking};
 
+mod child;
 mod flags;
 
 use flags::{Flags, median};
 
 const POLICY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/policies/etcd.yaml");
 const VALUE_BYTES: usize = 250;
+/// Puts of one transaction, at most what etcd takes, and callers that send them.
+const HAND_BATCH: NonZeroU32 = NonZeroU32::new(128).expect("128 is not zero");
+const BY_HAND: NonZeroU32 = NonZeroU32::new(8).expect("8 is not zero");
 /// Longer than either process takes to come up.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Keys that one range of the reading back asks for.
@@ -44,11 +58,11 @@ struct Arguments {
     #[command(flatten)]
     flags: Flags,
     /// Callers, each with one put under way
-    #[arg(long, default_value_t = 512)]
-    callers: usize,
+    #[arg(long, default_value = "512")]
+    callers: NonZeroU32,
     /// Connections that they share
-    #[arg(long, default_value_t = 8)]
-    connections: usize,
+    #[arg(long, default_value = "8")]
+    connections: NonZeroU32,
 }
 
 /// One round of one side.
@@ -56,14 +70,18 @@ struct Arguments {
 struct Round {
     keys_per_second: f64,
     p99_ms: f64,
+    /// What etcd and ferry used of the cores, in microseconds a key.
+    etcd_cpu_us: f64,
+    ferry_cpu_us: f64,
 }
 
-/// Both sides, and what was read back.
+/// All sides, and what was read back.
 #[derive(Debug, Serialize)]
 struct Report {
     straight: Vec<Round>,
     through_ferry: Vec<Round>,
-    keys_read_back: usize,
+    by_hand: Vec<Round>,
+    keys_read_back: u64,
 }
 
 /// A process that ends with the bench.
@@ -81,24 +99,37 @@ impl Drop for Process {
 async fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let home = tempfile::tempdir()?;
-    let (address, _etcd) = etcd(home.path()).await?;
-    let (sidecar, _ferry) = ferry(home.path(), address).await?;
+    let (address, etcd) = etcd(home.path()).await?;
+    let (sidecar, ferry) = ferry(home.path(), address).await?;
     let mut report = Report {
         straight: Vec::new(),
         through_ferry: Vec::new(),
+        by_hand: Vec::new(),
         keys_read_back: 0,
     };
     for round in 0..arguments.flags.rounds {
-        let mut sides = [("straight", address), ("ferry", sidecar)];
+        let mut sides = [
+            ("straight", address, Form::Put),
+            ("hand", address, Form::Txn),
+            ("ferry", sidecar, Form::Put),
+        ];
         if round % 2 == 1 {
             sides.reverse();
         }
-        for (side, at) in sides {
+        for (side, at, form) in sides {
             let prefix = format!("{side}-{round}-");
-            let (measured, keys) = run(&arguments, at, &prefix).await?;
-            report.keys_read_back += read_back(address, &prefix, keys).await?;
+            let before = [child::cpu_of(etcd.0.id())?, child::cpu_of(ferry.0.id())?];
+            let (mut measured, keys) = run(&arguments, at, form, &prefix).await?;
+            let after = [child::cpu_of(etcd.0.id())?, child::cpu_of(ferry.0.id())?];
+            let a_key = |side: usize| {
+                let used = after[side].saturating_sub(before[side]);
+                used.as_secs_f64() * 1e6 / keys.total() as f64
+            };
+            (measured.etcd_cpu_us, measured.ferry_cpu_us) = (a_key(0), a_key(1));
+            report.keys_read_back += read_back(address, &prefix, &keys).await?;
             match side {
                 "ferry" => report.through_ferry.push(measured),
+                "hand" => report.by_hand.push(measured),
                 _ => report.straight.push(measured),
             }
         }
@@ -110,61 +141,54 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-/// Puts from all callers until the time is up: the round, and each caller's
-/// number of acknowledged keys.
-async fn run(arguments: &Arguments, at: SocketAddr, prefix: &str) -> Result<(Round, Vec<usize>)> {
-    let mut lines = Vec::new();
-    for _ in 0..arguments.connections {
-        lines.push(connect(at).await?);
-    }
-    let start = Instant::now();
-    let until = start + arguments.flags.duration.0;
-    let callers = (0..arguments.callers).map(|caller| {
-        let line = lines[caller % lines.len()].clone();
-        let prefix = format!("{prefix}{caller}-");
-        tokio::spawn(async move {
-            let mut times = Vec::new();
-            while Instant::now() < until {
-                let key = format!("{prefix}{}", times.len());
-                let (sent, value) = (Instant::now(), value_of(&key));
-                call(
-                    &line,
-                    "Put",
-                    &Put {
-                        key: key.into(),
-                        value,
-                    },
-                )
-                .await?;
-                times.push(sent.elapsed());
-            }
-            anyhow::Ok(times)
-        })
-    });
-    let (mut all, mut keys) = (Vec::new(), Vec::new());
-    for caller in join_all(callers).await {
-        let times = caller??;
-        keys.push(times.len());
-        all.extend(times);
-    }
-    let seconds = start.elapsed().as_secs_f64();
-    all.sort_unstable();
-    ensure!(!all.is_empty(), "no put was acknowledged within the round");
-    let p99 = all[(all.len() - 1) * 99 / 100];
-    let round = Round {
-        keys_per_second: all.len() as f64 / seconds,
-        p99_ms: p99.as_secs_f64() * 1e3,
+/// Puts from all callers until the time is up: the round, and each key that
+/// was acknowledged.
+async fn run(
+    arguments: &Arguments,
+    at: SocketAddr,
+    form: Form,
+    prefix: &str,
+) -> Result<(Round, Acknowledged)> {
+    let (callers, batch_size) = match form {
+        Form::Txn => (BY_HAND, HAND_BATCH),
+        _ => (arguments.callers, NonZeroU32::MIN),
     };
-    Ok((round, keys))
-}
-
-/// Bytes that no other key has, and that its key tells.
-fn value_of(key: &str) -> Bytes {
-    key.bytes().cycle().take(VALUE_BYTES).collect()
+    let plan = LoadPlan {
+        target: at,
+        form,
+        batch_size,
+        connections: arguments.connections.min(callers),
+        concurrency: callers,
+        count: None,
+        duration: Some(arguments.flags.duration.0),
+        timeout: PATIENCE,
+        after_timeout: AfterTimeout::NextSession,
+        deadline: Deadline::Kept,
+        value_bytes: VALUE_BYTES,
+        client_id_prefix: prefix.to_owned(),
+    };
+    let plan = plan.checked()?;
+    // It has a runtime of its own.
+    let load = spawn_blocking(move || Load::run(&plan, &Progress::default()));
+    let report = load.await??;
+    ensure!(
+        report.failed + report.timeout == 0,
+        "{} of {} puts failed or timed out: {:?}; no figure is taken from this run",
+        report.failed + report.timeout,
+        report.total,
+        report.errors
+    );
+    let round = Round {
+        keys_per_second: report.avg_ops_per_sec,
+        p99_ms: report.latency_ms.p99,
+        etcd_cpu_us: 0.0,
+        ferry_cpu_us: 0.0,
+    };
+    Ok((round, report.acknowledged))
 }
 
 /// Looks every acknowledged key of a round up in etcd itself.
-async fn read_back(etcd: SocketAddr, prefix: &str, keys: Vec<usize>) -> Result<usize> {
+async fn read_back(etcd: SocketAddr, prefix: &str, keys: &Acknowledged) -> Result<u64> {
     let line = connect(etcd).await?;
     let mut found = HashMap::new();
     let mut next = prefix.as_bytes().to_vec();
@@ -181,19 +205,16 @@ async fn read_back(etcd: SocketAddr, prefix: &str, keys: Vec<usize>) -> Result<u
         next = [&last.key[..], b"\0"].concat();
         found.extend(reply.kvs.into_iter().map(|kv| (kv.key, kv.value)));
     }
-    let mut count = 0;
-    for (caller, acknowledged) in keys.into_iter().enumerate() {
-        for n in 0..acknowledged {
-            let key = format!("{prefix}{caller}-{n}");
-            let kept = found.get(key.as_bytes());
-            ensure!(
-                kept == Some(&value_of(&key)),
-                "{key} was acknowledged and is not there"
-            );
-            count += 1;
-        }
+    let sent = Sessions::new(prefix, VALUE_BYTES);
+    for number in keys.iter() {
+        let key = sent.client_id(number);
+        let kept = found.get(key.as_bytes());
+        ensure!(
+            kept.is_some_and(|kept| *kept == sent.value(number)),
+            "{key} was acknowledged and is not there"
+        );
     }
-    Ok(count)
+    Ok(keys.total())
 }
 
 async fn connect(at: SocketAddr) -> Result<SendRequest<Bytes>> {
@@ -299,22 +320,34 @@ fn table(report: &Report, arguments: &Arguments) -> String {
     let of =
         |rounds: &[Round], value: fn(&Round) -> f64| median(rounds.iter().map(value).collect());
     let rate: fn(&Round) -> f64 = |round| round.keys_per_second;
-    let p99: fn(&Round) -> f64 = |round| round.p99_ms;
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED);
-    table.set_header(["single puts", "keys/s", "p99, ms"]);
+    table.set_header([
+        "single puts",
+        "keys/s",
+        "p99, ms",
+        "etcd, CPU µs a key",
+        "ferry, CPU µs a key",
+    ]);
     let sides = [
         ("straight at etcd", &report.straight),
         ("through ferry", &report.through_ferry),
+        ("transactions by hand", &report.by_hand),
     ];
     for (name, rounds) in sides {
-        let (rate, p99) = (of(rounds, rate), of(rounds, p99));
-        table.add_row([name.to_owned(), format!("{rate:.0}"), format!("{p99:.1}")]);
+        table.add_row([
+            name.to_owned(),
+            format!("{:.0}", of(rounds, rate)),
+            format!("{:.1}", of(rounds, |round| round.p99_ms)),
+            format!("{:.1}", of(rounds, |round| round.etcd_cpu_us)),
+            format!("{:.1}", of(rounds, |round| round.ferry_cpu_us)),
+        ]);
     }
     format!(
-        "{table}\n{:.2} times the keys/s; {} callers over {} connections, medians of {} rounds of \
+        "{table}\n{:.2} times the keys/s, {:.2} of those by hand; {} callers over {} connections, medians of {} rounds of \
          {:?} in turn; all {} acknowledged keys read back, byte for byte",
         of(&report.through_ferry, rate) / of(&report.straight, rate),
+        of(&report.through_ferry, rate) / of(&report.by_hand, rate),
         arguments.callers,
         arguments.connections,
         arguments.flags.rounds,

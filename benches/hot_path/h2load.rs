@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{machine, server::on_core};
+use super::{child, server::on_core};
 
 /// The one call that is measured.
 const METHOD: &str = "meta.service.mqtt.MqttService/CreateSession";
@@ -69,7 +69,7 @@ impl H2load {
         let mut told = String::new();
         let mut output = process.stdout.take().expect("its output is piped");
         output.read_to_string(&mut told)?;
-        let used = machine::cpu_of_child(process.id());
+        let used = child::cpu_of(process.id());
         let status = process.wait()?;
         ensure!(status.success(), "h2load ended with {status}: {told}");
         let Told { seconds, rate, ok } =

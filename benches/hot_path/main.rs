@@ -23,6 +23,8 @@ use anyhow::{Result, ensure};
 use clap::Parser;
 use ferry::cli::Output;
 
+#[path = "../child.rs"]
+mod child;
 #[path = "../flags.rs"]
 mod flags;
 mod h2load;

@@ -16,12 +16,15 @@ use super::{
     answer::Verdict,
     hpack::RequestHead,
     message::Messages,
-    plan::{AfterTimeout, Deadline, LoadPlan},
+    plan::{AfterTimeout, Deadline, Form, LoadPlan},
     tally::Tally,
 };
 
 /// The path that both generations of clients call.
-const PATH: &str = "/meta.service.mqtt.MqttService/CreateSession";
+const CREATE: &str = "/meta.service.mqtt.MqttService/CreateSession";
+/// The paths that clients of etcd call.
+const PUT: &str = "/etcdserverpb.KV/Put";
+const TXN: &str = "/etcdserverpb.KV/Txn";
 
 /// What all callers of a load share; they run on one thread.
 pub(super) type SharedDesk = Rc<RefCell<Desk>>;
@@ -87,8 +90,13 @@ impl Desk {
 /// The head of every call of `plan`.
 pub(super) fn request_head(plan: &LoadPlan) -> RequestHead {
     let (target, timeout) = (plan.target.to_string(), grpc_timeout(plan.timeout));
+    let path = match plan.form {
+        Form::Legacy | Form::Batch => CREATE,
+        Form::Put => PUT,
+        Form::Txn => TXN,
+    };
     let mut fields = vec![
-        (":path", PATH),
+        (":path", path),
         (":authority", &target),
         ("te", "trailers"),
         ("content-type", "application/grpc"),

@@ -72,17 +72,18 @@ impl Messages {
         }
     }
 
-    /// The gRPC frame that creates the sessions `numbers`. In the legacy form
+    /// The gRPC frame that creates the sessions `numbers`. In the single forms
     /// the range holds one.
     pub fn frame(&mut self, numbers: Range<u64>) -> Bytes {
         let length = match self.form {
-            Form::Legacy => self.entry_length(numbers.start),
+            Form::Legacy | Form::Put => self.entry_length(numbers.start),
             Form::Batch => numbers
                 .clone()
-                .map(|number| {
-                    let entry = self.entry_length(number);
-                    1 + varint_length(entry) + entry
-                })
+                .map(|number| nested_length(self.entry_length(number)))
+                .sum(),
+            Form::Txn => numbers
+                .clone()
+                .map(|number| nested_length(nested_length(self.entry_length(number))))
                 .sum(),
         };
         if self.buffer.capacity() < FRAME_HEADER + length {
@@ -94,12 +95,25 @@ impl Messages {
         match self.form {
             // client_id = 2, session = 3, at the top of the message.
             Form::Legacy => self.put_entry(numbers.start, 0x12, 0x1a),
+            // key = 1, value = 2.
+            Form::Put => self.put_entry(numbers.start, 0x0a, 0x12),
             // sessions = 1, each with client_id = 1, session = 2.
             Form::Batch => {
                 for number in numbers {
                     let entry = self.entry_length(number);
                     self.buffer.put_u8(0x0a);
                     put_varint(&mut self.buffer, entry);
+                    self.put_entry(number, 0x0a, 0x12);
+                }
+            }
+            // success = 2, each with request_put = 2, with key = 1, value = 2.
+            Form::Txn => {
+                for number in numbers {
+                    let put = self.entry_length(number);
+                    self.buffer.put_u8(0x12);
+                    put_varint(&mut self.buffer, nested_length(put));
+                    self.buffer.put_u8(0x12);
+                    put_varint(&mut self.buffer, put);
                     self.put_entry(number, 0x0a, 0x12);
                 }
             }
@@ -152,6 +166,11 @@ fn put_varint(to: &mut BytesMut, mut value: usize) {
     to.put_u8(value as u8);
 }
 
+/// Of a message of this length as a field of another, with a number below 16.
+fn nested_length(length: usize) -> usize {
+    1 + varint_length(length) + length
+}
+
 fn varint_length(value: usize) -> usize {
     (usize::BITS - (value | 1).leading_zeros()).div_ceil(7) as usize
 }
@@ -165,7 +184,7 @@ mod tests {
     use prost::Message;
 
     use super::{super::plan::tests::plan, *};
-    use crate::proto::mqtt::{CreateSessionRequest, OldCreateSession};
+    use crate::proto::mqtt::{CreateSessionRaw, CreateSessionRequest, OldCreateSession};
 
     fn messages(form: Form, value_bytes: usize) -> Messages {
         let mut plan = plan(([127, 0, 0, 1], 1).into());
@@ -193,6 +212,41 @@ mod tests {
                 assert_eq!(call.session.len(), value_bytes);
             }
         }
+    }
+
+    #[test]
+    fn the_put_of_etcd_is_the_sessions_key_and_value() {
+        let mut messages = messages(Form::Put, 200);
+        let frame = messages.frame(95..96);
+        // A session of the batch form has the same two fields.
+        let put = CreateSessionRaw::decode(unframed(frame)).unwrap();
+        assert_eq!(put.client_id, messages.sessions.client_id(95));
+        assert_eq!(put.session, messages.sessions.value(95));
+    }
+
+    #[test]
+    fn the_transaction_of_etcd_holds_every_put_in_order() {
+        /// `TxnRequest` and `RequestOp`, as far as they are used.
+        #[derive(Clone, PartialEq, Message)]
+        struct Txn {
+            #[prost(message, repeated, tag = "2")]
+            success: Vec<Op>,
+        }
+        #[derive(Clone, PartialEq, Message)]
+        struct Op {
+            #[prost(message, optional, tag = "2")]
+            request_put: Option<CreateSessionRaw>,
+        }
+        let mut messages = messages(Form::Txn, 200);
+        let txn = Txn::decode(unframed(messages.frame(95..105))).unwrap();
+        let puts: Vec<_> = txn.success.into_iter().map(|op| op.request_put).collect();
+        let meant = (95..105).map(|number| {
+            Some(CreateSessionRaw {
+                client_id: messages.sessions.client_id(number),
+                session: messages.sessions.value(number).into(),
+            })
+        });
+        assert_eq!(puts, meant.collect::<Vec<_>>());
     }
 
     #[test]

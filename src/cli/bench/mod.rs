@@ -116,8 +116,8 @@ impl CreateSession {
     /// A [`Usage`] error if they make no sense.
     pub fn plan(&self) -> Result<LoadPlan> {
         let batch_size = self.batch_size.unwrap_or(match self.form {
-            Form::Legacy => NonZeroU32::MIN,
-            Form::Batch => DEFAULT_BATCH,
+            Form::Legacy | Form::Put => NonZeroU32::MIN,
+            Form::Batch | Form::Txn => DEFAULT_BATCH,
         });
         let plan = LoadPlan {
             target: resolve(&self.host, self.port).map_err(Usage::from)?,

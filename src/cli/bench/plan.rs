@@ -23,6 +23,13 @@ pub enum Form {
     Legacy,
     /// `batch_size` sessions a call, as clients from v0.3.3 can send it.
     Batch,
+    /// One key a call, as clients of etcd send it (the benchmark's alone).
+    #[value(skip)]
+    Put,
+    /// `batch_size` keys a call, as a client of etcd that batches by hand
+    /// sends them (the benchmark's alone).
+    #[value(skip)]
+    Txn,
 }
 
 /// What a caller does after it gave up on a call.
@@ -185,7 +192,7 @@ impl LoadPlan {
 
     fn check_message(&self) -> Result<(), PlanError> {
         let batch = self.batch_size.get();
-        if self.form == Form::Legacy && batch != 1 {
+        if matches!(self.form, Form::Legacy | Form::Put) && batch != 1 {
             return Err(PlanError::new(
                 "--batch-size",
                 batch,
