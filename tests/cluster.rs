@@ -89,6 +89,18 @@ async fn any_node_takes_a_write_and_every_node_reads_it_at_once() {
 }
 
 #[tokio::test]
+async fn nodes_that_are_named_and_not_numbered_find_each_other() {
+    let mut nodes = Nodes::new();
+    nodes.named = true;
+    nodes.found(&[1, 2, 3]).await;
+    let leader = nodes.leader(1).await;
+    let other = [1, 2, 3].into_iter().find(|node| *node != leader);
+    let line = nodes.line(other.expect("there are three")).await;
+    line.create("client", b"session").await;
+    assert_eq!(line.list("client").await, [&b"session"[..]]);
+}
+
+#[tokio::test]
 async fn a_leader_killed_under_load_costs_no_acknowledged_write_and_catches_up() {
     let mut nodes = Nodes::three().await;
     let sidecar = Sidecar::with_policy(&policy(&nodes, &[1, 2, 3])).await;

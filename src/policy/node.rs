@@ -1,8 +1,10 @@
 //! The file that `ferry node --config` reads: one node of a cluster.
 //!
 //! It is read like a policy, with every fault at once and each with its place.
-//! Paths in it are relative to the file, addresses are literal: a node that
-//! resolved its peers' names anew could be led to strangers.
+//! Paths in it are relative to the file. Where it listens is literal; members
+//! may be named, since a pod's address does not outlive it. A name that leads to
+//! strangers gains them nothing: every call says whom it is meant for, and with
+//! `tls` the certificate has to be of that name.
 
 use std::{
     collections::BTreeMap,
@@ -12,6 +14,8 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
+
+use http::uri::Authority;
 
 use super::{
     bounds::{bytes, count, span},
@@ -245,14 +249,11 @@ fn members(top: &Section<'_>, own: Option<u64>, found: &mut Found) -> BTreeMap<u
             found.add::<()>(number.at, format!("{path}: {what}"));
             continue;
         };
-        match address.value.parse::<SocketAddr>() {
-            Ok(_) => {
-                members.insert(node, address.value.clone());
-            }
-            Err(_) => {
-                let what = "must be IP:port, such as 127.0.0.1:1328";
-                found.add::<()>(address.at, format!("{path}: {}: {what}", address.value));
-            }
+        if can_be_called(&address.value) {
+            members.insert(node, address.value.clone());
+        } else {
+            let what = "must be HOST:PORT, such as 127.0.0.1:1328 or ferry-0.ferry-peers:1328";
+            found.add::<()>(address.at, format!("{path}: {}: {what}", address.value));
         }
     }
     if let (Some(own), Some(first)) = (own, pairs.first())
@@ -265,6 +266,15 @@ fn members(top: &Section<'_>, own: Option<u64>, found: &mut Found) -> BTreeMap<u
         found.add::<()>(first.0.at, format!("members: {what}"));
     }
     members
+}
+
+/// Whether it is an address or a name, and a port, and nothing else.
+fn can_be_called(address: &str) -> bool {
+    let authority = address.parse::<Authority>().ok();
+    authority.is_some_and(|authority| {
+        let port = authority.port_u16().is_some_and(|port| port > 0);
+        port && !authority.host().is_empty() && !address.contains('@')
+    })
 }
 
 fn address<'a>(
@@ -358,7 +368,12 @@ mod tests {
             ("node: 2", "node: 3", "node 3 itself is missing"),
             ("node: 2", "node: 0", "node: 0: must be at least 1"),
             ("  1: 127", "  one: 127", "members.one"),
-            ("1: 127.0.0.1:1331", "1: localhost:1331", "IP:port"),
+            ("1: 127.0.0.1:1331", "1: localhost", "HOST:PORT"),
+            ("1: 127.0.0.1:1331", "1: 'localhost:'", "HOST:PORT"),
+            ("1: 127.0.0.1:1331", "1: localhost:0", "HOST:PORT"),
+            ("1: 127.0.0.1:1331", "1: ':1331'", "HOST:PORT"),
+            ("1: 127.0.0.1:1331", "1: me@localhost:1331", "HOST:PORT"),
+            ("1: 127.0.0.1:1331", "1: http://localhost:1331", "HOST:PORT"),
             ("min: 100ms", "min: 30ms", "3 heartbeats"),
             ("max: 200ms", "max: 100ms", "more than min"),
             ("ca: c.pem", "cd: c.pem", "peer.tls.ca: is missing"),

@@ -31,6 +31,8 @@ pub(crate) struct Nodes {
     pub(crate) settings: String,
     /// More of each node's `peer`.
     pub(crate) peer_settings: String,
+    /// Members are called `localhost`, not by their address.
+    pub(crate) named: bool,
 }
 
 /// One node, running or not.
@@ -52,6 +54,7 @@ impl Nodes {
             nodes: BTreeMap::new(),
             settings: String::new(),
             peer_settings: String::new(),
+            named: false,
         }
     }
 
@@ -110,7 +113,12 @@ impl Nodes {
             file.push_str("members:\n");
         }
         for member in members {
-            file.push_str(&format!("  {member}: {}\n", self.nodes[member].gate));
+            let gate = self.nodes[member].gate;
+            let host = match self.named {
+                true => "localhost".to_owned(),
+                false => gate.ip().to_string(),
+            };
+            file.push_str(&format!("  {member}: {host}:{}\n", gate.port()));
         }
         std::fs::write(self.file(node), file).expect("the temporary directory is writable");
     }
