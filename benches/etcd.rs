@@ -11,43 +11,36 @@
 // What a bench prints is its result, and its clock is the wall's.
 #![allow(clippy::print_stdout, clippy::disallowed_methods)]
 
-use std::{
-    collections::HashMap,
-    net::{SocketAddr, TcpListener},
-    num::NonZeroU32,
-    path::Path,
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, net::SocketAddr, num::NonZeroU32, path::Path, process::Command};
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use clap::Parser;
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
-use ferry::{
-    accept::frame::framed,
-    cli::{
-        Output,
-        bench::{Acknowledged, AfterTimeout, Deadline, Form, Load, LoadPlan, Progress, Sessions},
-    },
+use ferry::cli::{
+    Output,
+    bench::{Acknowledged, Form, Sessions},
 };
-use h2::client::SendRequest;
 use prost::Message;
 use serde::Serialize;
-use tokio::{net::TcpStream, task::spawn_blocking};
+use tokio::task::spawn_blocking;
 
+mod calls;
 mod child;
+mod etcd_server;
 mod flags;
+mod running;
 
+use calls::Calls;
+use etcd_server::{answers, call, connect, etcd};
 use flags::{Flags, median};
+use running::{Process, free_port};
 
 const POLICY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/policies/etcd.yaml");
 const VALUE_BYTES: usize = 250;
 /// Puts of one transaction, at most what etcd takes, and callers that send them.
-const HAND_BATCH: NonZeroU32 = NonZeroU32::new(128).expect("128 is not zero");
-const BY_HAND: NonZeroU32 = NonZeroU32::new(8).expect("8 is not zero");
-/// Longer than either process takes to come up.
-const PATIENCE: Duration = Duration::from_secs(30);
+const HAND_BATCH: u32 = 128;
+const BY_HAND: u32 = 8;
 /// Keys that one range of the reading back asks for.
 const PAGE: i64 = 2_000;
 
@@ -82,17 +75,6 @@ struct Report {
     through_ferry: Vec<Round>,
     by_hand: Vec<Round>,
     keys_read_back: u64,
-}
-
-/// A process that ends with the bench.
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It may have ended by itself; then there is nothing to end.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 #[tokio::main]
@@ -151,33 +133,18 @@ async fn run(
 ) -> Result<(Round, Acknowledged)> {
     let (callers, batch_size) = match form {
         Form::Txn => (BY_HAND, HAND_BATCH),
-        _ => (arguments.callers, NonZeroU32::MIN),
+        _ => (arguments.callers.get(), 1),
     };
-    let plan = LoadPlan {
-        target: at,
+    let calls = Calls {
         form,
         batch_size,
-        connections: arguments.connections.min(callers),
-        concurrency: callers,
-        count: None,
-        duration: Some(arguments.flags.duration.0),
-        timeout: PATIENCE,
-        after_timeout: AfterTimeout::NextSession,
-        deadline: Deadline::Kept,
+        connections: arguments.connections.get(),
+        callers,
         value_bytes: VALUE_BYTES,
-        client_id_prefix: prefix.to_owned(),
     };
-    let plan = plan.checked()?;
+    let (prefix, duration) = (prefix.to_owned(), arguments.flags.duration.0);
     // It has a runtime of its own.
-    let load = spawn_blocking(move || Load::run(&plan, &Progress::default()));
-    let report = load.await??;
-    ensure!(
-        report.failed + report.timeout == 0,
-        "{} of {} puts failed or timed out: {:?}; no figure is taken from this run",
-        report.failed + report.timeout,
-        report.total,
-        report.errors
-    );
+    let report = spawn_blocking(move || calls.run(at, &prefix, duration)).await??;
     let round = Round {
         keys_per_second: report.avg_ops_per_sec,
         p99_ms: report.latency_ms.p99,
@@ -217,63 +184,6 @@ async fn read_back(etcd: SocketAddr, prefix: &str, keys: &Acknowledged) -> Resul
     Ok(keys.total())
 }
 
-async fn connect(at: SocketAddr) -> Result<SendRequest<Bytes>> {
-    let socket = TcpStream::connect(at).await?;
-    socket.set_nodelay(true)?;
-    let (calls, connection) = h2::client::Builder::new()
-        .initial_window_size(4 << 20)
-        .initial_connection_window_size(64 << 20)
-        .handshake(socket)
-        .await?;
-    // How a connection ends is for its calls to say.
-    tokio::spawn(async move { drop(connection.await) });
-    Ok(calls)
-}
-
-/// One unary call of etcd's KV service, which must end well.
-async fn call(line: &SendRequest<Bytes>, method: &str, message: &impl Message) -> Result<Bytes> {
-    let request = http::Request::post(format!("http://etcd/etcdserverpb.KV/{method}"))
-        .header("te", "trailers")
-        .header("content-type", "application/grpc")
-        .body(())?;
-    let mut line = line.clone().ready().await?;
-    let (answer, mut body) = line.send_request(request, false)?;
-    body.send_data(framed(&message.encode_to_vec()), true)?;
-    let (head, mut stream) = answer.await?.into_parts();
-    let mut reply = Vec::new();
-    while let Some(bytes) = stream.data().await {
-        let bytes = bytes?;
-        stream.flow_control().release_capacity(bytes.len())?;
-        reply.extend_from_slice(&bytes);
-    }
-    let trailers = stream.trailers().await?.unwrap_or(head.headers);
-    let status = tonic::Status::from_header_map(&trailers).context("a reply without a status")?;
-    ensure!(status.code() == tonic::Code::Ok, "{method}: {status}");
-    ensure!(reply.len() >= 5, "{method}: a reply without a message");
-    Ok(Bytes::from(reply).slice(5..))
-}
-
-async fn etcd(home: &Path) -> Result<(SocketAddr, Process)> {
-    let (client, peer) = (free_port()?, free_port()?);
-    let (client_url, peer_url) = (format!("http://{client}"), format!("http://{peer}"));
-    let process = Command::new("etcd")
-        .args(["--name", "bench", "--log-level", "error"])
-        .args(["--listen-client-urls", &client_url])
-        .args(["--advertise-client-urls", &client_url])
-        .args(["--listen-peer-urls", &peer_url])
-        .args(["--initial-advertise-peer-urls", &peer_url])
-        .args(["--initial-cluster", &format!("bench={peer_url}")])
-        .arg("--data-dir")
-        .arg(home.join("etcd"))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .context("etcd does not start; scripts/setup bench installs it")?;
-    let process = Process(process);
-    answers(client).await?;
-    Ok((client, process))
-}
-
 async fn ferry(home: &Path, etcd: SocketAddr) -> Result<(SocketAddr, Process)> {
     let policy = std::fs::read_to_string(POLICY)?;
     let own = policy.replace("http://127.0.0.1:2379", &format!("http://{etcd}"));
@@ -293,27 +203,6 @@ async fn ferry(home: &Path, etcd: SocketAddr) -> Result<(SocketAddr, Process)> {
     let process = Process(process);
     answers(listen).await?;
     Ok((listen, process))
-}
-
-/// Waits until a put is taken.
-async fn answers(at: SocketAddr) -> Result<()> {
-    let start = Instant::now();
-    loop {
-        let probe = Put {
-            key: Bytes::from_static(b"ready"),
-            value: Bytes::new(),
-        };
-        let tried = async { call(&connect(at).await?, "Put", &probe).await }.await;
-        match tried {
-            Ok(_) => return Ok(()),
-            Err(error) if start.elapsed() > PATIENCE => return Err(error.context("not ready")),
-            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
-        }
-    }
-}
-
-fn free_port() -> Result<SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
 fn table(report: &Report, arguments: &Arguments) -> String {
@@ -354,14 +243,6 @@ fn table(report: &Report, arguments: &Arguments) -> String {
         arguments.flags.duration.0,
         report.keys_read_back
     )
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Put {
-    #[prost(bytes = "bytes", tag = "1")]
-    key: Bytes,
-    #[prost(bytes = "bytes", tag = "2")]
-    value: Bytes,
 }
 
 #[derive(Clone, PartialEq, Message)]

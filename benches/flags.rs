@@ -28,7 +28,7 @@ pub(crate) struct Flags {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Measurement(pub(crate) Duration);
 
-fn measurement(text: &str) -> Result<Measurement, String> {
+pub(crate) fn measurement(text: &str) -> Result<Measurement, String> {
     let duration = parse_duration(text)?;
     match (Duration::from_millis(500)..=Duration::from_secs(60)).contains(&duration) {
         true => Ok(Measurement(duration)),

@@ -10,21 +10,22 @@
 // What a bench prints is its result, and its clock is the wall's.
 #![allow(clippy::print_stdout, clippy::print_stderr, clippy::disallowed_methods)]
 
-use std::num::NonZeroU32;
-
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use clap::Parser;
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use ferry::{
-    cli::bench::{AfterTimeout, Deadline, Form, Load, LoadPlan, Progress, Report},
+    cli::bench::{Form, Report},
     limit::{Algorithm, LimitSettings},
     raft::Pipeline,
 };
 
+#[path = "../calls.rs"]
+mod calls;
 #[path = "../flags.rs"]
 mod flags;
 mod stand;
 
+use calls::Calls;
 use flags::{Flags, median};
 use stand::{Face, Stand};
 
@@ -192,35 +193,16 @@ fn measure(
             let at = (turn + round as usize) % faces.len();
             eprintln!("round {} of {}: {:?}", round + 1, flags.rounds, faces[at]);
             let stand = Stand::open(faces[at])?;
-            let run = |prefix: &str, duration| {
-                let some = |n| NonZeroU32::new(n).expect("somebody calls");
-                let plan = LoadPlan {
-                    target: stand.address(),
-                    form: Form::Legacy,
-                    batch_size: NonZeroU32::MIN,
-                    connections: some(connections),
-                    concurrency: some(callers),
-                    count: None,
-                    duration: Some(duration),
-                    timeout: std::time::Duration::from_secs(60),
-                    after_timeout: AfterTimeout::NextSession,
-                    deadline: Deadline::Kept,
-                    value_bytes: VALUE_BYTES,
-                    client_id_prefix: prefix.to_owned(),
-                };
-                anyhow::Ok(Load::run(&plan.checked()?, &Progress::default())?)
+            let calls = Calls {
+                form: Form::Legacy,
+                batch_size: 1,
+                connections,
+                callers,
+                value_bytes: VALUE_BYTES,
             };
-            run("warm-up-", flags.duration.0 / 4)?;
-            let report = run("bench-", flags.duration.0)?;
+            calls.run(stand.address(), "warm-up-", flags.duration.0 / 4)?;
+            let report = calls.run(stand.address(), "bench-", flags.duration.0)?;
             stand.close()?;
-            ensure!(
-                report.failed + report.timeout == 0 && report.success > 0,
-                "of {} calls {} failed and {} timed out: {:?}; no figure is taken from this",
-                report.total,
-                report.failed,
-                report.timeout,
-                report.errors
-            );
             figures[at].rates.push(report.avg_ops_per_sec);
             figures[at].latencies.push(latency(&report));
         }

@@ -23,12 +23,14 @@ use anyhow::{Result, ensure};
 use clap::Parser;
 use ferry::cli::Output;
 
+#[path = "../calls.rs"]
+mod calls;
 #[path = "../child.rs"]
 mod child;
 #[path = "../flags.rs"]
 mod flags;
 mod h2load;
-mod load;
+#[path = "../machine.rs"]
 mod machine;
 mod measure;
 mod report;

@@ -4,11 +4,12 @@ use std::{fmt, path::Path, path::PathBuf, time::Duration};
 
 use anyhow::{Result, ensure};
 use clap::ValueEnum;
+use ferry::cli::bench::Form;
 use serde::Serialize;
 
 use super::{
+    calls::Calls,
     h2load::{Crowd, H2load},
-    load,
     serve::{Counted, Side},
     server::{Place, Served},
 };
@@ -191,9 +192,16 @@ impl Bench {
     fn by_ferry(&self, server: &mut Served, crowd: Crowd) -> Result<Figures> {
         let start = server.counted()?;
         let address = server.address;
-        let warm_up = load::run(address, crowd, WARM_UP, "warm-up-", VALUE_BYTES)?;
+        let calls = Calls {
+            form: Form::Legacy,
+            batch_size: 1,
+            connections: crowd.connections,
+            callers: crowd.connections * crowd.streams,
+            value_bytes: VALUE_BYTES,
+        };
+        let warm_up = calls.run(address, "warm-up-", WARM_UP)?;
         let before = server.counted_after(start, warm_up.success)?;
-        let report = load::run(address, crowd, self.duration, "bench-", VALUE_BYTES)?;
+        let report = calls.run(address, "bench-", self.duration)?;
         let after = server.counted_after(before, report.success)?;
         Ok(figures(
             report.success,
