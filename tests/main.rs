@@ -20,6 +20,7 @@ mod groups;
 mod hot_writes;
 mod interop;
 mod lifecycle;
+mod limiter;
 mod overload;
 mod own_service;
 mod page;

@@ -14,14 +14,13 @@
     clippy::float_cmp
 )]
 
-use std::{
-    env, fs,
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::{env, fs, path::PathBuf, process::ExitCode};
 
 mod anchors;
+mod arguments;
+mod evaluate;
 mod load;
+mod memory;
 mod oracle;
 mod plant;
 mod report;
@@ -29,97 +28,17 @@ mod scenario;
 mod sim;
 mod trace;
 
-use load::{Kind, LoadShape};
+use arguments::{Arguments, Output};
+use evaluate::{Job, Spent};
+use load::LoadShape;
+use memory::Memory;
 use report::{Figures, Line, Role};
 use scenario::Scenario;
-use sim::Setup;
-
-const HELP: &str = "\
-cargo bench --no-default-features --bench limiter -- [FLAGS]
-
-  --scenario FILE  run this file (may be given again); all of tests/scenarios
-                   without it
-  --load NAME      of its loads, only this one
-  --only RULE      of the rules, only this one (may be given again)
-  --seeds N        seeds 1 to N; every figure is the mean over them [5]
-  --seed N         this seed alone
-  --json           one line of JSON a rule, plant and load";
-
-/// What was asked for.
-#[derive(Debug, Default)]
-struct Arguments {
-    scenarios: Vec<PathBuf>,
-    load: Option<String>,
-    only: Vec<String>,
-    seeds: Vec<u64>,
-    json: bool,
-    help: bool,
-}
-
-impl Arguments {
-    fn parse(mut given: impl Iterator<Item = String>) -> Result<Self, String> {
-        let mut arguments = Self {
-            seeds: (1..=5).collect(),
-            ..Self::default()
-        };
-        while let Some(flag) = given.next() {
-            let mut value = || given.next().ok_or(format!("{flag}: a value must follow"));
-            match flag.as_str() {
-                "--scenario" => arguments.scenarios.push(value()?.into()),
-                "--load" => arguments.load = Some(value()?),
-                "--only" => arguments.only.push(value()?),
-                "--seed" => arguments.seeds = vec![number(&flag, &value()?)?],
-                "--seeds" => arguments.seeds = (1..=number(&flag, &value()?)?).collect(),
-                "--json" => arguments.json = true,
-                "--help" => arguments.help = true,
-                "--bench" => {}
-                // `make bench` gives every bench the flags of the measured
-                // ones; rounds and durations mean nothing in virtual time.
-                "--rounds" | "--duration" => drop(value()?),
-                "--output" => arguments.json = value()? == "json",
-                _ => return Err(format!("{flag}: no such flag\n\n{HELP}")),
-            }
-        }
-        for name in &arguments.only {
-            if !anchors::NAMES.contains(&name.as_str()) {
-                let known = anchors::NAMES.join(", ");
-                return Err(format!("--only {name}: no such rule; there are {known}"));
-            }
-        }
-        Ok(arguments)
-    }
-
-    fn rules(&self) -> Vec<&'static str> {
-        let asked = |name: &&str| self.only.is_empty() || self.only.iter().any(|o| o == name);
-        anchors::NAMES.into_iter().filter(asked).collect()
-    }
-}
-
-fn number(flag: &str, text: &str) -> Result<u64, String> {
-    match text.parse() {
-        Ok(number @ 1..=1_000_000) => Ok(number),
-        _ => Err(format!("{flag} {text}: must be 1 to 1000000")),
-    }
-}
-
-/// What `cargo test` runs, which gives no flag at all: a few files, one seed,
-/// ferry's own rule, for the ranges that they say must hold.
-const SHORT: [&str; 3] = ["serial3ms", "collapse", "gc200ms"];
-
-fn short(folder: &Path) -> Arguments {
-    let file = |name: &&str| folder.join(name).with_extension("yaml");
-    Arguments {
-        scenarios: SHORT.iter().map(file).collect(),
-        only: vec!["little".into()],
-        seeds: vec![1],
-        ..Arguments::default()
-    }
-}
 
 fn main() -> ExitCode {
-    let asked = match std::env::args().len() {
-        1 => Ok(short(&folder())),
-        _ => Arguments::parse(std::env::args().skip(1)),
+    let asked = match env::args().len() {
+        1 => Ok(Arguments::short(&folder())),
+        _ => Arguments::parse(env::args().skip(1)),
     };
     match asked.and_then(|arguments| evaluate(&arguments)) {
         Ok(true) => ExitCode::SUCCESS,
@@ -134,38 +53,67 @@ fn main() -> ExitCode {
 /// Runs what was asked for; whether every range held.
 fn evaluate(arguments: &Arguments) -> Result<bool, String> {
     if arguments.help {
-        println!("{HELP}");
+        println!("{}", arguments::HELP);
         return Ok(true);
     }
     let files = match arguments.scenarios.is_empty() {
         true => all_scenarios()?,
         false => arguments.scenarios.clone(),
     };
-    let rules = arguments.rules();
+    let scenarios: Result<Vec<Scenario>, String> =
+        files.iter().map(|file| Scenario::read(file)).collect();
+    let scenarios = scenarios?;
+    let asked = |load: &&LoadShape| arguments.load.as_ref().is_none_or(|l| *l == load.name);
+    let loads = scenarios.iter().flat_map(|scenario| {
+        let loads = scenario.loads.iter().filter(asked);
+        loads.map(move |load| Job { scenario, load })
+    });
+    let jobs: Vec<Job> = loads.collect();
+    if jobs.is_empty() {
+        let name = arguments.load.as_deref().unwrap_or_default();
+        return Err(format!(
+            "--load {name}: no scenario has a load of this name"
+        ));
+    }
+    let (output, rules) = (arguments.output(), arguments.rules());
+    let memory = Memory::new(arguments.oracle_cache.as_deref(), arguments.keep_oracle);
+    let threads = evaluate::threads(arguments.threads);
     let (mut lines, mut held) = (Vec::new(), true);
-    if !arguments.json {
+    if output == Output::Table {
         println!("{}", report::heading());
     }
-    for file in &files {
-        let scenario = Scenario::read(file)?;
-        let asked = |load: &&LoadShape| arguments.load.as_ref().is_none_or(|l| *l == load.name);
-        for load in scenario.loads.iter().filter(asked) {
-            for line in compare(file, &scenario, load, &arguments.seeds, &rules) {
-                match arguments.json {
-                    true => println!("{}", serde_json::to_string(&line).expect("plain figures")),
-                    false => println!("{}", report::row(&line)),
-                }
-                if line.algorithm == "little" && load.is_closed() {
-                    held &= holds(&scenario, &line);
-                }
-                lines.push(line);
+    let seeds = &arguments.seeds;
+    evaluate::run(&jobs, seeds, &rules, &memory, threads, |at, outcomes| {
+        let job = &jobs[at];
+        for (rule, figures) in rules.iter().zip(&outcomes.figures) {
+            let line = line(job, rule, figures, seeds);
+            match output {
+                Output::Lines => println!("{}", report::json(&line)),
+                Output::Table => println!("{}", report::row(&line)),
             }
+            if *rule == "little" && job.load.is_closed() {
+                held &= holds(job.scenario, &line);
+            }
+            lines.push(line);
         }
-    }
-    if !arguments.json && arguments.scenarios.is_empty() {
+        tell(job, outcomes.spent, seeds.len());
+    });
+    if output == Output::Table && arguments.scenarios.is_empty() {
         println!("\n{}", report::goals(&lines, &rules));
     }
     Ok(held)
+}
+
+/// Where the time went, beside the results.
+fn tell(job: &Job<'_>, spent: Spent, seeds: usize) {
+    eprintln!(
+        "{} {}: {:.1} s for the oracle ({} of {seeds} remembered), {:.1} s for the rules",
+        job.scenario.name,
+        job.load.name,
+        spent.oracle.as_secs_f64(),
+        spent.remembered,
+        spent.rules.as_secs_f64(),
+    );
 }
 
 /// The checkout, as cargo says now: it may have been built in another one.
@@ -192,68 +140,26 @@ fn all_scenarios() -> Result<Vec<PathBuf>, String> {
     Ok(files)
 }
 
-/// Every rule under one load, each figure the mean over the seeds.
-fn compare(
-    file: &Path,
-    scenario: &Scenario,
-    load: &LoadShape,
-    seeds: &[u64],
-    rules: &[&'static str],
-) -> Vec<Line> {
-    let mut figures: Vec<Vec<Figures>> = vec![Vec::new(); rules.len()];
-    let segments = scenario.segments();
-    for &seed in seeds {
-        let mut rng = fastrand::Rng::with_seed(seed);
-        let plant = scenario.plant.varied(scenario.vary, &mut rng);
-        let setup = Setup {
-            plant: &plant,
-            load,
-            batch: scenario.batch,
-            sidecars: scenario.sidecars,
-            seconds: scenario.seconds,
-            seed,
-        };
-        let best = oracle::sweep(load.is_closed(), |limit| {
-            oracle::parts(&sim::run(&setup, || anchors::fixed(limit)), &segments)
-        });
-        for (rule, figures) in rules.iter().zip(&mut figures) {
-            let trace = sim::run(&setup, || anchors::limiter(rule));
-            let parts = oracle::parts(&trace, &segments);
-            figures.push(Figures::new(&trace, &parts, &best, &segments));
-        }
-    }
-    let name = file.file_stem().unwrap_or_default().to_string_lossy();
+/// A rule under one load, each figure the mean over the seeds.
+fn line(job: &Job<'_>, rule: &'static str, figures: &[Figures], seeds: &[u64]) -> Line {
     let last = seeds.last().copied().unwrap_or(1);
     let replay = match seeds.len() {
         1 => format!("--seed {last}"),
         _ => format!("--seeds {last}"),
     };
-    let lines = rules.iter().zip(&figures);
-    let lines = lines.map(|(rule, figures)| Line {
-        scenario: name.to_string(),
-        load: load.name.clone(),
+    let file = &job.scenario.file;
+    Line {
+        scenario: job.scenario.name.clone(),
+        load: job.load.name.clone(),
         algorithm: rule,
         figures: Figures::mean(figures),
         seeds: seeds.to_vec(),
         replay: format!(
             "cargo bench --no-default-features --bench limiter -- --scenario {} --load {} {replay}",
             file.strip_prefix(root()).unwrap_or(file).display(),
-            load.name
+            job.load.name
         ),
-        role: role(scenario, load),
-    });
-    lines.collect()
-}
-
-fn role(scenario: &Scenario, load: &LoadShape) -> Role {
-    match &load.kind {
-        Kind::Closed(_) => Role::Saturated {
-            steps: !scenario.plant.steps.is_empty(),
-            fleet: scenario.sidecars > 1,
-        },
-        Kind::Open(open) if open.share > 1.0 => Role::Overload,
-        Kind::Open(_) => Role::Open,
-        Kind::Swing(_) => Role::Swing,
+        role: Role::of(job.scenario, job.load),
     }
 }
 

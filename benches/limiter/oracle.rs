@@ -4,7 +4,7 @@
 //! carries 99 % of what the best one carries; in an open load, the one whose
 //! callers' p99 is lowest. It knows the plant and the seed; no rule does.
 
-use crate::trace::{Answered, BIN, Trace};
+use super::trace::{Answered, BIN, Trace};
 
 /// A fixed limit carries as much as the best one from this part on.
 const AS_GOOD: f64 = 0.99;
@@ -24,6 +24,9 @@ pub(crate) struct Part {
     /// Entries a second in each bin.
     pub(crate) bins: Vec<f64>,
 }
+
+/// A fixed limit, and what it did in a segment.
+pub(crate) type Best = (u32, Part);
 
 /// Cuts a run into its segments.
 pub(crate) fn parts(trace: &Trace, segments: &[(f64, f64)]) -> Vec<Part> {
@@ -82,7 +85,7 @@ fn quantile(values: &mut [(f64, u32)], part: f64) -> f64 {
 }
 
 /// For each segment the best fixed limit, and what it did there.
-pub(crate) fn sweep(closed: bool, mut run: impl FnMut(u32) -> Vec<Part>) -> Vec<(u32, Part)> {
+pub(crate) fn sweep(closed: bool, mut run: impl FnMut(u32) -> Vec<Part>) -> Vec<Best> {
     let mut tried: Vec<(u32, Vec<Part>)> = Vec::new();
     for limit in COARSE {
         tried.push((limit, run(limit)));

@@ -158,7 +158,11 @@ pub(crate) enum Served {
 #[derive(Debug)]
 pub(crate) struct Plant {
     shape: PlantShape,
-    rng: fastrand::Rng,
+    /// One for the work and one for the way: the n-th batch then costs the
+    /// same whatever the limit is, and two limits differ by what they do and
+    /// not by their luck.
+    work: fastrand::Rng,
+    way: fastrand::Rng,
     proposer_free: f64,
     apply_free: f64,
     inside: u32,
@@ -171,7 +175,8 @@ impl Plant {
     pub(crate) fn new(shape: PlantShape, seed: u64) -> Self {
         Self {
             shape,
-            rng: fastrand::Rng::with_seed(seed),
+            work: fastrand::Rng::with_seed(seed),
+            way: fastrand::Rng::with_seed(seed ^ 0x0000_d15c_0a57),
             proposer_free: 0.0,
             apply_free: 0.0,
             inside: 0,
@@ -184,7 +189,7 @@ impl Plant {
     pub(crate) fn delay(&mut self, now: f64) -> f64 {
         let passed = self.shape.steps.iter().filter(|step| step.at_s <= now);
         let longer: f64 = passed.map(|step| step.delay).product();
-        self.shape.delay_ms / 2e3 * longer * self.lognormal(self.shape.delay_jitter)
+        self.shape.delay_ms / 2e3 * longer * lognormal(&mut self.way, self.shape.delay_jitter)
     }
 
     /// A batch of n entries arrives.
@@ -224,7 +229,7 @@ impl Plant {
         let taken = std::mem::take(&mut self.waiting);
         let sync = self.shape.group_commit.as_ref()?;
         let (from, to) = (sync.from_ms / 1e3, sync.to_ms / 1e3);
-        let mut seconds = self.rng.f64().mul_add(to - from, from) * self.speed(now);
+        let mut seconds = self.work.f64().mul_add(to - from, from) * self.speed(now);
         for (_, n) in &taken {
             seconds += self.service(now, *n);
         }
@@ -244,7 +249,7 @@ impl Plant {
             let beyond = self.inside.saturating_sub(collapse.beyond);
             cost *= f64::from(beyond).mul_add(collapse.per_batch, 1.0);
         }
-        cost * self.speed(now) * self.lognormal(self.shape.jitter)
+        cost * self.speed(now) * lognormal(&mut self.work, self.shape.jitter)
     }
 
     fn speed(&self, now: f64) -> f64 {
@@ -267,18 +272,18 @@ impl Plant {
             false => end,
         }
     }
+}
 
-    /// Of mean 1, whatever the deviation of its logarithm.
-    fn lognormal(&mut self, deviation: f64) -> f64 {
-        if deviation <= 0.0 {
-            return 1.0;
-        }
-        let (u, v) = (1.0 - self.rng.f64(), self.rng.f64());
-        let normal = (-2.0 * u.ln()).sqrt() * (TAU * v).cos();
-        deviation
-            .mul_add(normal, -deviation * deviation / 2.0)
-            .exp()
+/// Of mean 1, whatever the deviation of its logarithm.
+fn lognormal(rng: &mut fastrand::Rng, deviation: f64) -> f64 {
+    if deviation <= 0.0 {
+        return 1.0;
     }
+    let (u, v) = (1.0 - rng.f64(), rng.f64());
+    let normal = (-2.0 * u.ln()).sqrt() * (TAU * v).cos();
+    deviation
+        .mul_add(normal, -deviation * deviation / 2.0)
+        .exp()
 }
 
 /// The end of the pause that `now` falls into. The first begins after one

@@ -4,8 +4,10 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use crate::{
-    oracle::Part,
+use super::{
+    load::{Kind, LoadShape},
+    oracle::{Best, Part},
+    scenario::Scenario,
     trace::{BIN, Trace},
 };
 
@@ -56,7 +58,7 @@ impl Figures {
     pub(crate) fn new(
         trace: &Trace,
         parts: &[Part],
-        oracle: &[(u32, Part)],
+        oracle: &[Best],
         segments: &[(f64, f64)],
     ) -> Self {
         let total: f64 = segments.iter().map(|(from, to)| to - from).sum();
@@ -170,6 +172,25 @@ pub(crate) enum Role {
     Open,
     Swing,
     Overload,
+}
+
+impl Role {
+    pub(crate) fn of(scenario: &Scenario, load: &LoadShape) -> Self {
+        match &load.kind {
+            Kind::Closed(_) => Self::Saturated {
+                steps: !scenario.plant.steps.is_empty(),
+                fleet: scenario.sidecars > 1,
+            },
+            Kind::Open(open) if open.share > 1.0 => Self::Overload,
+            Kind::Open(_) => Self::Open,
+            Kind::Swing(_) => Self::Swing,
+        }
+    }
+}
+
+/// One line of JSON.
+pub(crate) fn json(line: &Line) -> String {
+    serde_json::to_string(line).expect("plain figures")
 }
 
 pub(crate) fn heading() -> String {

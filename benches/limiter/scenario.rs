@@ -1,16 +1,25 @@
 //! The data files: a plant, the loads to put on it, and the ranges that the
 //! default rule must stay in. The format is documented in docs/limiter.md.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use serde::Deserialize;
 
-use crate::{load::LoadShape, plant::PlantShape};
+use super::{load::LoadShape, plant::PlantShape};
 
 /// One file of tests/scenarios.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Scenario {
+    /// The file's name without its ending, and where it is.
+    #[serde(skip)]
+    pub(crate) name: String,
+    #[serde(skip)]
+    pub(crate) file: PathBuf,
     /// What a good rule does here, in a sentence.
     pub(crate) expect: String,
     pub(crate) plant: PlantShape,
@@ -48,9 +57,12 @@ impl Scenario {
     pub(crate) fn read(path: &Path) -> Result<Self, String> {
         let named = |fault: String| format!("{}: {fault}", path.display());
         let text = fs::read_to_string(path).map_err(|error| named(error.to_string()))?;
-        let scenario: Self =
+        let mut scenario: Self =
             serde_yaml::from_str(&text).map_err(|error| named(error.to_string()))?;
         scenario.check().map_err(named)?;
+        let name = path.file_stem().unwrap_or_default();
+        scenario.name = name.to_string_lossy().into_owned();
+        scenario.file = path.to_owned();
         Ok(scenario)
     }
 
@@ -74,13 +86,19 @@ impl Scenario {
             return Err("loads: must name at least one".into());
         }
         for name in self.hold.keys() {
-            if !crate::report::FIGURES.contains(&name.as_str()) {
-                let known = crate::report::FIGURES.join(", ");
+            if !super::report::FIGURES.contains(&name.as_str()) {
+                let known = super::report::FIGURES.join(", ");
                 return Err(format!("hold: no figure {name}; there are {known}"));
             }
         }
         self.loads.iter().try_for_each(LoadShape::check)?;
         self.plant.check()
+    }
+
+    /// The plant that a seed stands for.
+    pub(crate) fn plant_of(&self, seed: u64) -> PlantShape {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        self.plant.varied(self.vary, &mut rng)
     }
 
     /// Where the plant changes its speed, and the end: the segments over

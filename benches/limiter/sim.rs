@@ -20,7 +20,7 @@ use ferry::{
     limit::{Limiter, Outcome, Sent},
 };
 
-use crate::{
+use super::{
     load::LoadShape,
     plant::{Plant, PlantShape, Served},
     trace::{Answered, Trace},
@@ -31,7 +31,9 @@ const ENTRY_BYTES: usize = 256;
 /// From an answer to the same caller's next call, and after a failure.
 const THINK: f64 = 100e-6;
 const BACK_OFF: f64 = 10e-3;
-/// What one run is made of.
+
+/// What one run is made of, and all that determines it but its limiter.
+#[derive(Debug)]
 pub(crate) struct Setup<'a> {
     pub(crate) plant: &'a PlantShape,
     pub(crate) load: &'a LoadShape,

@@ -1,0 +1,160 @@
+//! The flags of the simulator, and what `cargo test` runs, which gives none.
+
+use std::path::{Path, PathBuf};
+
+use super::anchors;
+
+pub(crate) const HELP: &str = "\
+cargo bench --no-default-features --bench limiter -- [FLAGS]
+
+  --scenario FILE     run this file (may be given again), and print one line of
+                      JSON a rule and load; all of tests/scenarios without it
+  --load NAME         of its loads, only this one
+  --only RULE         of the rules, only this one (may be given again)
+  --seeds N           seeds 1 to N; every figure is the mean over them [5]
+  --seed N            this seed alone
+  --json, --table     lines of JSON, or a table, whatever is run
+  --threads N         runs at a time [one a core]
+  --oracle-cache DIR  where the oracle's sweeps are remembered, or `off`
+                      [limiter-oracle in cargo's target folder]
+  --keep-oracle       take remembered sweeps of another executable, as long as
+                      the sources that a sweep runs are the same";
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Output {
+    Table,
+    Lines,
+}
+
+/// What was asked for.
+#[derive(Debug, Default)]
+pub(crate) struct Arguments {
+    pub(crate) scenarios: Vec<PathBuf>,
+    pub(crate) load: Option<String>,
+    pub(crate) only: Vec<String>,
+    pub(crate) seeds: Vec<u64>,
+    pub(crate) threads: Option<usize>,
+    /// `None`: the usual folder.
+    pub(crate) oracle_cache: Option<PathBuf>,
+    pub(crate) keep_oracle: bool,
+    pub(crate) help: bool,
+    output: Option<Output>,
+}
+
+impl Arguments {
+    pub(crate) fn parse(mut given: impl Iterator<Item = String>) -> Result<Self, String> {
+        let mut arguments = Self {
+            seeds: (1..=5).collect(),
+            ..Self::default()
+        };
+        while let Some(flag) = given.next() {
+            let mut value = || given.next().ok_or(format!("{flag}: a value must follow"));
+            match flag.as_str() {
+                "--scenario" => arguments.scenarios.push(value()?.into()),
+                "--load" => arguments.load = Some(value()?),
+                "--only" => arguments.only.push(value()?),
+                "--seed" => arguments.seeds = vec![number(&flag, &value()?)?],
+                "--seeds" => arguments.seeds = (1..=number(&flag, &value()?)?).collect(),
+                "--json" => arguments.output = Some(Output::Lines),
+                "--table" => arguments.output = Some(Output::Table),
+                "--threads" => arguments.threads = Some(count(&flag, &value()?)?),
+                "--oracle-cache" => arguments.oracle_cache = Some(value()?.into()),
+                "--keep-oracle" => arguments.keep_oracle = true,
+                "--help" => arguments.help = true,
+                "--bench" => {}
+                // `make bench` gives every bench the flags of the measured
+                // ones; rounds and durations mean nothing in virtual time.
+                "--rounds" | "--duration" => drop(value()?),
+                "--output" => {
+                    let lines = value()? == "json";
+                    arguments.output = Some(if lines { Output::Lines } else { Output::Table });
+                }
+                _ => return Err(format!("{flag}: no such flag\n\n{HELP}")),
+            }
+        }
+        for name in &arguments.only {
+            if !anchors::NAMES.contains(&name.as_str()) {
+                let known = anchors::NAMES.join(", ");
+                return Err(format!("--only {name}: no such rule; there are {known}"));
+            }
+        }
+        Ok(arguments)
+    }
+
+    /// What `cargo test` runs: a few files of `folder`, one seed, ferry's own
+    /// rule, for the ranges that they say must hold.
+    pub(crate) fn short(folder: &Path) -> Self {
+        let file = |name: &&str| folder.join(name).with_extension("yaml");
+        Self {
+            scenarios: SHORT.iter().map(file).collect(),
+            only: vec!["little".into()],
+            seeds: vec![1],
+            output: Some(Output::Table),
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn rules(&self) -> Vec<&'static str> {
+        let asked = |name: &&str| self.only.is_empty() || self.only.iter().any(|o| o == name);
+        anchors::NAMES.into_iter().filter(asked).collect()
+    }
+
+    /// Lines where files were named, so that a program can read what they
+    /// amount to; else a table.
+    pub(crate) fn output(&self) -> Output {
+        self.output.unwrap_or(match self.scenarios.is_empty() {
+            true => Output::Table,
+            false => Output::Lines,
+        })
+    }
+}
+
+const SHORT: [&str; 3] = ["serial3ms", "collapse", "gc200ms"];
+
+fn number(flag: &str, text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(number @ 1..=1_000_000) => Ok(number),
+        _ => Err(format!("{flag} {text}: must be 1 to 1000000")),
+    }
+}
+
+fn count(flag: &str, text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number @ 1..=1_024) => Ok(number),
+        _ => Err(format!("{flag} {text}: must be 1 to 1024")),
+    }
+}
+
+#[cfg(test)]
+#[allow(dead_code, unused_imports)] // of no use to the bench, which has no harness
+mod tests {
+    use super::*;
+
+    fn parse(flags: &str) -> Result<Arguments, String> {
+        Arguments::parse(flags.split_whitespace().map(str::to_owned))
+    }
+
+    #[test]
+    fn a_scenario_of_ones_own_answers_in_lines_of_json_unless_a_table_is_asked_for() {
+        let output = |flags: &str| parse(flags).expect("known flags").output();
+        assert_eq!(output("--scenario my.yaml"), Output::Lines);
+        assert_eq!(output("--scenario my.yaml --table"), Output::Table);
+        assert_eq!(output("--seeds 2"), Output::Table);
+        assert_eq!(output("--seeds 2 --json"), Output::Lines);
+    }
+
+    #[test]
+    fn a_flag_that_is_wrong_is_told_what_would_be_right() {
+        for (flags, remedy) in [
+            ("--seed 0", "must be 1 to"),
+            ("--threads many", "must be 1 to"),
+            ("--only greedy", "there are little"),
+            ("--load", "a value must follow"),
+            ("--scenarios", "--scenario FILE"),
+        ] {
+            let fault = parse(flags).expect_err(flags);
+            assert!(fault.contains(remedy), "{flags}: {fault}");
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! Runs every rule, and the oracle, under every load that was asked for: the
+//! seeds in parallel, the results in order.
+
+use std::{
+    num::NonZeroUsize,
+    sync::{
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::{
+    anchors,
+    load::LoadShape,
+    memory::{Fixed, Memory},
+    oracle::{self, Best},
+    plant::PlantShape,
+    report::Figures,
+    scenario::Scenario,
+    sim::{self, Setup},
+};
+
+/// One load of one scenario.
+#[derive(Debug)]
+pub(crate) struct Job<'a> {
+    pub(crate) scenario: &'a Scenario,
+    pub(crate) load: &'a LoadShape,
+}
+
+/// What the rules of a job amount to: for each rule, each seed's figures.
+#[derive(Debug)]
+pub(crate) struct Outcomes {
+    pub(crate) figures: Vec<Vec<Figures>>,
+    pub(crate) spent: Spent,
+}
+
+/// Where the time went, summed over the seeds.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Spent {
+    pub(crate) oracle: Duration,
+    pub(crate) rules: Duration,
+    /// Seeds of which every fixed limit's run was remembered.
+    pub(crate) remembered: usize,
+}
+
+/// One seed of a job.
+struct Unit {
+    at: usize,
+    figures: Vec<Figures>,
+    spent: Spent,
+}
+
+/// Runs all `jobs` with all `seeds` and gives each job's outcomes to `each`,
+/// in the order of the jobs. Nothing of a result hangs on `threads`: a seed
+/// runs by itself, and is put where it belongs.
+pub(crate) fn run(
+    jobs: &[Job<'_>],
+    seeds: &[u64],
+    rules: &[&'static str],
+    memory: &Memory,
+    threads: usize,
+    mut each: impl FnMut(usize, Outcomes),
+) {
+    let next = AtomicUsize::new(0);
+    let units = jobs.len() * seeds.len();
+    let (done, results) = mpsc::channel();
+    thread::scope(|scope| {
+        for _ in 0..threads.min(units) {
+            let done = done.clone();
+            scope.spawn(|| {
+                let done = done;
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    if at >= units {
+                        return;
+                    }
+                    let job = &jobs[at / seeds.len()];
+                    let (figures, spent) = unit(job, seeds[at % seeds.len()], rules, memory);
+                    // Nobody listens only if the collector has panicked.
+                    let _ = done.send(Unit { at, figures, spent });
+                }
+            });
+        }
+        drop(done);
+        let mut finished: Vec<Option<Unit>> = (0..units).map(|_| None).collect();
+        let mut told = 0;
+        for unit in results {
+            let at = unit.at;
+            finished[at] = Some(unit);
+            while told < jobs.len() {
+                let own = &mut finished[told * seeds.len()..][..seeds.len()];
+                if own.iter().any(Option::is_none) {
+                    break;
+                }
+                let own = own.iter_mut().filter_map(Option::take);
+                each(told, outcomes(own, rules.len()));
+                told += 1;
+            }
+        }
+    });
+}
+
+fn outcomes(units: impl Iterator<Item = Unit>, rules: usize) -> Outcomes {
+    let mut outcomes = Outcomes {
+        figures: vec![Vec::new(); rules],
+        spent: Spent::default(),
+    };
+    for unit in units {
+        for (all, own) in outcomes.figures.iter_mut().zip(unit.figures) {
+            all.push(own);
+        }
+        outcomes.spent.oracle += unit.spent.oracle;
+        outcomes.spent.rules += unit.spent.rules;
+        outcomes.spent.remembered += unit.spent.remembered;
+    }
+    outcomes
+}
+
+/// The oracle and each rule with one seed.
+fn unit(job: &Job<'_>, seed: u64, rules: &[&str], memory: &Memory) -> (Vec<Figures>, Spent) {
+    let began = Instant::now();
+    let plant = job.scenario.plant_of(seed);
+    let setup = setup(job, &plant, seed);
+    let segments = job.scenario.segments();
+    let mut fixed = memory.open(format!("{setup:?} {segments:?}"));
+    let best = best(&setup, &segments, &mut fixed);
+    let swept = Instant::now();
+    let figures = rules.iter().map(|rule| {
+        let trace = sim::run(&setup, || anchors::limiter(rule));
+        let parts = oracle::parts(&trace, &segments);
+        Figures::new(&trace, &parts, &best, &segments)
+    });
+    let figures = figures.collect();
+    let spent = Spent {
+        oracle: swept - began,
+        rules: swept.elapsed(),
+        remembered: fixed.close().into(),
+    };
+    (figures, spent)
+}
+
+/// One run of a job.
+pub(crate) fn setup<'a>(job: &Job<'a>, plant: &'a PlantShape, seed: u64) -> Setup<'a> {
+    Setup {
+        plant,
+        load: job.load,
+        batch: job.scenario.batch,
+        sidecars: job.scenario.sidecars,
+        seconds: job.scenario.seconds,
+        seed,
+    }
+}
+
+/// The best fixed limit of each segment.
+pub(crate) fn best(setup: &Setup<'_>, segments: &[(f64, f64)], fixed: &mut Fixed<'_>) -> Vec<Best> {
+    oracle::sweep(setup.load.is_closed(), |limit| {
+        let run = || oracle::parts(&sim::run(setup, || anchors::fixed(limit)), segments);
+        fixed.parts(limit, run).to_vec()
+    })
+}
+
+/// One run at a time a core, unless `asked` says otherwise.
+pub(crate) fn threads(asked: Option<usize>) -> usize {
+    let cores = || thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    asked.unwrap_or_else(cores)
+}
