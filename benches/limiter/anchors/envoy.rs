@@ -85,3 +85,36 @@ impl Rule for Gradient {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(dead_code, unused_imports)] // of no use to the bench, which has no harness
+mod tests {
+    use super::{super::tests::Serial, *};
+
+    #[test]
+    fn envoys_rule_is_pinned_to_three_while_it_looks_for_the_least_latency() {
+        let (mut gradient, mut plant) = (Gradient::default(), Serial::new(0.009, 0.001));
+        plant.answer(&mut gradient, 0.1);
+        assert_eq!(gradient.limit(), 3.0);
+        plant.answer(&mut gradient, 5.0);
+        assert!(gradient.limit() > 10.0, "{}", gradient.limit());
+        let mut pinned = false;
+        for _ in 0..6_000 {
+            plant.answer(&mut gradient, 0.01);
+            pinned |= gradient.limit() == 3.0;
+        }
+        assert!(pinned, "it looks again each minute");
+    }
+
+    #[test]
+    fn envoys_rule_keeps_a_queue_of_its_headroom_on_a_serial_server() {
+        let (mut gradient, mut plant) = (Gradient::default(), Serial::new(0.0003, 0.003));
+        plant.answer(&mut gradient, 20.0);
+        // Two carry all.
+        assert!(
+            (4.0..=9.0).contains(&gradient.limit()),
+            "{}",
+            gradient.limit()
+        );
+    }
+}
