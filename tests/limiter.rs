@@ -17,6 +17,10 @@ mod anchors;
 mod arguments;
 #[path = "../benches/limiter/evaluate.rs"]
 mod evaluate;
+#[path = "../benches/limiter/figures.rs"]
+mod figures;
+#[path = "../benches/limiter/goals.rs"]
+mod goals;
 #[path = "../benches/limiter/load.rs"]
 mod load;
 #[path = "../benches/limiter/memory.rs"]
@@ -25,6 +29,8 @@ mod memory;
 mod oracle;
 #[path = "../benches/limiter/plant.rs"]
 mod plant;
+#[path = "../benches/limiter/probing.rs"]
+mod probing;
 #[path = "../benches/limiter/report.rs"]
 mod report;
 #[path = "../benches/limiter/scenario.rs"]
@@ -33,3 +39,5 @@ mod scenario;
 mod sim;
 #[path = "../benches/limiter/trace.rs"]
 mod trace;
+#[path = "../benches/limiter/unseen.rs"]
+mod unseen;

@@ -17,6 +17,11 @@ cargo bench --no-default-features --bench limiter -- [FLAGS]
   --threads N         runs at a time [one a core]
   --oracle-cache DIR  where the oracle's sweeps are remembered, or `off`
                       [limiter-oracle in cargo's target folder]
+  --random N          N plants and loads that are drawn at random, by --seed [1];
+                      how ferry's own rule fares on the worst, the median and
+                      so on (others with --only). One of them again:
+                      --scenario random-SEED-INDEX --seed SEED
+  --write DIR         with --random: write what is drawn as scenario files
   --keep-oracle       take remembered sweeps of another executable, as long as
                       the sources that a sweep runs are the same";
 
@@ -38,16 +43,16 @@ pub(crate) struct Arguments {
     /// `None`: the usual folder.
     pub(crate) oracle_cache: Option<PathBuf>,
     pub(crate) keep_oracle: bool,
+    /// How many scenarios to draw, and where to write them.
+    pub(crate) random: Option<u64>,
+    pub(crate) write: Option<PathBuf>,
     pub(crate) help: bool,
     output: Option<Output>,
 }
 
 impl Arguments {
     pub(crate) fn parse(mut given: impl Iterator<Item = String>) -> Result<Self, String> {
-        let mut arguments = Self {
-            seeds: (1..=5).collect(),
-            ..Self::default()
-        };
+        let mut arguments = Self::default();
         while let Some(flag) = given.next() {
             let mut value = || given.next().ok_or(format!("{flag}: a value must follow"));
             match flag.as_str() {
@@ -61,6 +66,8 @@ impl Arguments {
                 "--threads" => arguments.threads = Some(count(&flag, &value()?)?),
                 "--oracle-cache" => arguments.oracle_cache = Some(value()?.into()),
                 "--keep-oracle" => arguments.keep_oracle = true,
+                "--random" => arguments.random = Some(number(&flag, &value()?)?),
+                "--write" => arguments.write = Some(value()?.into()),
                 "--help" => arguments.help = true,
                 "--bench" => {}
                 // `make bench` gives every bench the flags of the measured
@@ -73,6 +80,7 @@ impl Arguments {
                 _ => return Err(format!("{flag}: no such flag\n\n{HELP}")),
             }
         }
+        arguments.settle()?;
         for name in &arguments.only {
             if !anchors::NAMES.contains(&name.as_str()) {
                 let known = anchors::NAMES.join(", ");
@@ -80,6 +88,25 @@ impl Arguments {
             }
         }
         Ok(arguments)
+    }
+
+    /// What hangs on more than one flag.
+    fn settle(&mut self) -> Result<(), String> {
+        let drawn = self.random.is_some();
+        if drawn && (self.seeds.len() > 1 || !self.scenarios.is_empty()) {
+            return Err("--random: draws its own scenarios, by one --seed".into());
+        }
+        if self.write.is_some() && !drawn {
+            return Err("--write: only what --random draws is written".into());
+        }
+        if self.seeds.is_empty() {
+            let last = if drawn { 1 } else { 5 };
+            self.seeds = (1..=last).collect();
+        }
+        if drawn && self.only.is_empty() {
+            self.only.push("little".into());
+        }
+        Ok(())
     }
 
     /// What `cargo test` runs: a few files of `folder`, one seed, ferry's own
@@ -152,6 +179,8 @@ mod tests {
             ("--only greedy", "there are little"),
             ("--load", "a value must follow"),
             ("--scenarios", "--scenario FILE"),
+            ("--random 3 --seeds 2", "by one --seed"),
+            ("--write folder", "--random draws"),
         ] {
             let fault = parse(flags).expect_err(flags);
             assert!(fault.contains(remedy), "{flags}: {fault}");

@@ -13,11 +13,12 @@ use std::{
 
 use super::{
     anchors,
+    figures::Figures,
     load::LoadShape,
     memory::{Fixed, Memory},
-    oracle::{self, Best},
+    oracle::{self, Best, Part},
     plant::PlantShape,
-    report::Figures,
+    probing,
     scenario::Scenario,
     sim::{self, Setup},
 };
@@ -127,15 +128,24 @@ fn unit(job: &Job<'_>, seed: u64, rules: &[&str], memory: &Memory) -> (Vec<Figur
     let mut fixed = memory.open(format!("{setup:?} {segments:?}"));
     let best = best(&setup, &segments, &mut fixed);
     let swept = Instant::now();
+    let mut probed = Duration::ZERO;
     let figures = rules.iter().map(|rule| {
         let trace = sim::run(&setup, || anchors::limiter(rule));
         let parts = oracle::parts(&trace, &segments);
-        Figures::new(&trace, &parts, &best, &segments)
+        let mut figures = Figures::new(&trace, &parts, &best, &segments);
+        if probing::is_told(job.scenario, &setup) {
+            let began = Instant::now();
+            let run = |limit| run_fixed(&setup, &segments, limit);
+            let cost = probing::cost(&trace, segments[0], &parts[0], &mut fixed, run);
+            figures.probing_cost = Some(cost);
+            probed += began.elapsed();
+        }
+        figures
     });
     let figures = figures.collect();
     let spent = Spent {
-        oracle: swept - began,
-        rules: swept.elapsed(),
+        oracle: swept - began + probed,
+        rules: swept.elapsed().saturating_sub(probed),
         remembered: fixed.close().into(),
     };
     (figures, spent)
@@ -156,9 +166,13 @@ pub(crate) fn setup<'a>(job: &Job<'a>, plant: &'a PlantShape, seed: u64) -> Setu
 /// The best fixed limit of each segment.
 pub(crate) fn best(setup: &Setup<'_>, segments: &[(f64, f64)], fixed: &mut Fixed<'_>) -> Vec<Best> {
     oracle::sweep(setup.load.is_closed(), |limit| {
-        let run = || oracle::parts(&sim::run(setup, || anchors::fixed(limit)), segments);
+        let run = || run_fixed(setup, segments, limit);
         fixed.parts(limit, run).to_vec()
     })
+}
+
+fn run_fixed(setup: &Setup<'_>, segments: &[(f64, f64)], limit: u32) -> Vec<Part> {
+    oracle::parts(&sim::run(setup, || anchors::fixed(limit)), segments)
 }
 
 /// One run at a time a core, unless `asked` says otherwise.

@@ -1,10 +1,10 @@
 //! Who calls: a closed loop of clients, or arrivals that do not wait for
 //! answers. A share is of what the plant can carry with full batches.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// One load of a scenario.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct LoadShape {
     /// A name for the report.
@@ -15,11 +15,13 @@ pub(crate) struct LoadShape {
     #[serde(default = "one")]
     pub(crate) grain: u32,
     /// What each caller gives for its answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) deadline_ms: Option<f64>,
     /// The part of the callers that leave without an answer …
     #[serde(default)]
     pub(crate) leave: f64,
     /// … at some time before this one, uniformly.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) patience_ms: Option<f64>,
 }
 
@@ -28,7 +30,7 @@ const fn one() -> u32 {
 }
 
 /// How they call.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Kind {
     /// Each calls again as soon as it is answered.
@@ -39,19 +41,19 @@ pub(crate) enum Kind {
     Swing(Swing),
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Clients {
     pub(crate) clients: u32,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Share {
     pub(crate) share: f64,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Swing {
     pub(crate) low: f64,

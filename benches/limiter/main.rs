@@ -19,20 +19,26 @@ use std::{env, fs, path::PathBuf, process::ExitCode};
 mod anchors;
 mod arguments;
 mod evaluate;
+mod figures;
+mod goals;
 mod load;
 mod memory;
 mod oracle;
 mod plant;
+mod probing;
 mod report;
 mod scenario;
 mod sim;
 mod trace;
+mod unseen;
 
 use arguments::{Arguments, Output};
 use evaluate::{Job, Spent};
+use figures::Figures;
+use goals::Case;
 use load::LoadShape;
 use memory::Memory;
-use report::{Figures, Line, Role};
+use report::Line;
 use scenario::Scenario;
 
 fn main() -> ExitCode {
@@ -56,13 +62,7 @@ fn evaluate(arguments: &Arguments) -> Result<bool, String> {
         println!("{}", arguments::HELP);
         return Ok(true);
     }
-    let files = match arguments.scenarios.is_empty() {
-        true => all_scenarios()?,
-        false => arguments.scenarios.clone(),
-    };
-    let scenarios: Result<Vec<Scenario>, String> =
-        files.iter().map(|file| Scenario::read(file)).collect();
-    let scenarios = scenarios?;
+    let scenarios = scenarios(arguments)?;
     let asked = |load: &&LoadShape| arguments.load.as_ref().is_none_or(|l| *l == load.name);
     let loads = scenarios.iter().flat_map(|scenario| {
         let loads = scenario.loads.iter().filter(asked);
@@ -98,10 +98,31 @@ fn evaluate(arguments: &Arguments) -> Result<bool, String> {
         }
         tell(job, outcomes.spent, seeds.len());
     });
-    if output == Output::Table && arguments.scenarios.is_empty() {
-        println!("\n{}", report::goals(&lines, &rules));
+    if output == Output::Table && arguments.random.is_some() {
+        for rule in &rules {
+            println!("\n{}", goals::spread(&lines, rule));
+        }
+    } else if output == Output::Table && arguments.scenarios.is_empty() {
+        println!("\n{}", goals::table(&lines, &rules));
     }
     Ok(held)
+}
+
+/// Those that were asked for.
+fn scenarios(arguments: &Arguments) -> Result<Vec<Scenario>, String> {
+    if let Some(count) = arguments.random {
+        let seed = arguments.seeds[0];
+        let drawn: Vec<Scenario> = (1..=count).map(|at| unseen::draw(seed, at)).collect();
+        if let Some(folder) = &arguments.write {
+            (drawn.iter()).try_for_each(|scenario| unseen::write(scenario, folder))?;
+        }
+        return Ok(drawn);
+    }
+    let files = match arguments.scenarios.is_empty() {
+        true => all_scenarios()?,
+        false => arguments.scenarios.clone(),
+    };
+    files.iter().map(|file| Scenario::read(file)).collect()
 }
 
 /// Where the time went, beside the results.
@@ -159,7 +180,7 @@ fn line(job: &Job<'_>, rule: &'static str, figures: &[Figures], seeds: &[u64]) -
             file.strip_prefix(root()).unwrap_or(file).display(),
             job.load.name
         ),
-        role: Role::of(job.scenario, job.load),
+        case: Case::of(job.scenario, job.load),
     }
 }
 

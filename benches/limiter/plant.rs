@@ -3,10 +3,10 @@
 
 use std::f64::consts::TAU;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// A plant as the file gives it.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PlantShape {
     /// `a` of `(a + b·n)·lognormal(j)`: a batch's own cost.
@@ -25,17 +25,22 @@ pub(crate) struct PlantShape {
     #[serde(default)]
     pub(crate) delay_jitter: f64,
     /// A second serial stage behind the proposer.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) apply: Option<Stage>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) stall: Option<Pause>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) outage: Option<Pause>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) collapse: Option<Collapse>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) group_commit: Option<Sync>,
     /// In order of time.
     #[serde(default)]
     pub(crate) steps: Vec<Step>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Stage {
     pub(crate) base_ms: f64,
@@ -43,7 +48,7 @@ pub(crate) struct Stage {
 }
 
 /// Nothing happens for a while, again and again.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Pause {
     pub(crate) every_s: f64,
@@ -51,7 +56,7 @@ pub(crate) struct Pause {
 }
 
 /// Service grows by a part of itself for each batch inside beyond some.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Collapse {
     pub(crate) beyond: u32,
@@ -60,7 +65,7 @@ pub(crate) struct Collapse {
 
 /// One sync takes all batches that wait: uniform from … to, plus the
 /// proposer's cost of each.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Sync {
     pub(crate) from_ms: f64,
@@ -68,7 +73,7 @@ pub(crate) struct Sync {
 }
 
 /// From then on every service takes `factor` times what it took before …
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Step {
     pub(crate) at_s: f64,

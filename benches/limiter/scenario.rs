@@ -7,12 +7,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
-use super::{load::LoadShape, plant::PlantShape};
+use super::{load::LoadShape, plant::PlantShape, unseen};
 
 /// One file of tests/scenarios.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Scenario {
     /// The file's name without its ending, and where it is.
@@ -53,8 +53,14 @@ const fn one() -> usize {
 }
 
 impl Scenario {
-    /// Reads a file and checks what a run relies on.
+    /// Reads a file and checks what a run relies on; where there is no file, a
+    /// name like random-7-12 is the 12th that seed 7 draws.
     pub(crate) fn read(path: &Path) -> Result<Self, String> {
+        if let Some(drawn) = path.to_str().and_then(unseen::named)
+            && !path.exists()
+        {
+            return Ok(drawn);
+        }
         let named = |fault: String| format!("{}: {fault}", path.display());
         let text = fs::read_to_string(path).map_err(|error| named(error.to_string()))?;
         let mut scenario: Self =
@@ -66,7 +72,7 @@ impl Scenario {
         Ok(scenario)
     }
 
-    fn check(&self) -> Result<(), String> {
+    pub(crate) fn check(&self) -> Result<(), String> {
         if !(1.0..=600.0).contains(&self.seconds) {
             return Err(format!("seconds {}: must be 1 to 600", self.seconds));
         }
@@ -86,8 +92,8 @@ impl Scenario {
             return Err("loads: must name at least one".into());
         }
         for name in self.hold.keys() {
-            if !super::report::FIGURES.contains(&name.as_str()) {
-                let known = super::report::FIGURES.join(", ");
+            if !super::figures::FIGURES.contains(&name.as_str()) {
+                let known = super::figures::FIGURES.join(", ");
                 return Err(format!("hold: no figure {name}; there are {known}"));
             }
         }
