@@ -80,6 +80,10 @@ bench-etcd: setup-bench
 .PHONY: bench-raft
 bench-raft: setup-bench
 	cargo bench --locked --bench raft -- $(BENCH_ARGS)
+##: bench-proxies  ferry beside nginx, HAProxy and Envoy, one core each; 13 minutes
+.PHONY: bench-proxies
+bench-proxies: setup-proxies $(VENV)/.bench
+	FERRY_ENVOY="$(VENV)/bin/envoy" cargo bench --locked --bench proxies -- $(BENCH_ARGS)
 
 ##: fuzz         hostile bytes through the wire code, guided by coverage (SECONDS=60)
 .PHONY: fuzz

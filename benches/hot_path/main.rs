@@ -23,12 +23,16 @@ use anyhow::{Result, ensure};
 use clap::Parser;
 use ferry::cli::Output;
 
+#[allow(dead_code, reason = "another benchmark asks who it is")]
+#[path = "../asked.rs"]
+mod asked;
 #[path = "../calls.rs"]
 mod calls;
 #[path = "../child.rs"]
 mod child;
 #[path = "../flags.rs"]
 mod flags;
+#[path = "../h2load.rs"]
 mod h2load;
 #[path = "../machine.rs"]
 mod machine;
@@ -36,6 +40,8 @@ mod measure;
 mod report;
 mod serve;
 mod server;
+#[path = "../telling.rs"]
+mod telling;
 
 use flags::Flags;
 use measure::{Bench, Bout, Case};

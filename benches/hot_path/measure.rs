@@ -4,7 +4,7 @@ use std::{fmt, path::Path, path::PathBuf, time::Duration};
 
 use anyhow::{Result, ensure};
 use clap::ValueEnum;
-use ferry::cli::bench::Form;
+use ferry::{accept::frame::framed, cli::bench::Form};
 use serde::Serialize;
 
 use super::{
@@ -16,6 +16,8 @@ use super::{
 
 /// Bytes of a session's value.
 const VALUE_BYTES: usize = 250;
+/// An empty message in its frame.
+const EMPTY_REPLY_BYTES: u64 = 5;
 /// Calls before those that are counted: they make the connections' memory,
 /// and tell how many calls fill a measurement.
 const WARM_UP_CALLS: u64 = 20_000;
@@ -149,7 +151,7 @@ impl Bench {
         Ok(Self {
             duration,
             server_core,
-            h2load: H2load::new(&call(), load_core, folder)?,
+            h2load: H2load::new(&framed(&call()), Some(load_core), folder)?,
             folder: folder.to_owned(),
         })
     }
@@ -177,12 +179,19 @@ impl Bench {
 
     fn by_h2load(&self, server: &mut Served, crowd: Crowd) -> Result<Figures> {
         let start = server.counted()?;
-        let warm_up = self.h2load.run(server.address, crowd, WARM_UP_CALLS)?;
+        let warm_up = self
+            .h2load
+            .run(server.address, crowd, WARM_UP_CALLS, None)?;
         let before = server.counted_after(start, WARM_UP_CALLS)?;
         let calls = (warm_up.requests_per_second * self.duration.as_secs_f64()) as u64;
         let calls = calls.max(WARM_UP_CALLS);
-        let loaded = self.h2load.run(server.address, crowd, calls)?;
+        let loaded = self.h2load.run(server.address, crowd, calls, None)?;
         let after = server.counted_after(before, calls)?;
+        ensure!(
+            loaded.reply_bytes == calls * EMPTY_REPLY_BYTES,
+            "{calls} calls were answered with {} bytes: some with an error",
+            loaded.reply_bytes
+        );
         Ok(Figures {
             generator_busy: Some(loaded.generator_busy),
             ..figures(calls, loaded.requests_per_second, before, after)

@@ -1,11 +1,7 @@
 //! The servers that are measured, each in a process of its own.
-//!
-//! A server says where it listens in the first line of its output, answers
-//! every line of input with what it has counted, and ends with its input.
 
 use std::{
     future::Future,
-    io::{self, BufRead, Write},
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     process::ExitCode,
@@ -14,7 +10,6 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll},
-    thread,
     time::Duration,
 };
 
@@ -36,11 +31,11 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use prometheus::TextEncoder;
 use serde::{Deserialize, Serialize};
-use tokio::{runtime::Builder, sync::oneshot};
+use tokio::runtime::Builder;
 use tonic::{Status, service::Routes};
 use tower::Service;
 
-use super::machine::CpuTime;
+use super::{machine::CpuTime, telling};
 
 const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 /// The load has ended before the server does: nothing is left to wait for.
@@ -224,35 +219,12 @@ fn count_entries(metrics: Metrics) -> Count {
     })
 }
 
-/// Says where the server listens and begins to answer for its counts; the
-/// future resolves when the input has ended.
+/// Says where the server listens, and tells its counts until its input ends.
 fn told_to_end(address: SocketAddr, count: Count) -> Result<impl Future<Output = ()>> {
-    let (end, ended) = oneshot::channel::<()>();
-    println!("{address}");
-    io::stdout().flush()?;
-    thread::Builder::new()
-        .name("counts".into())
-        .spawn(move || {
-            // A bench that went away asks nothing more: the server ends.
-            let _ = answer_counts(&count);
-            drop(end);
-        })?;
-    Ok(async {
-        let _ = ended.await;
-    })
-}
-
-fn answer_counts(count: &Count) -> io::Result<()> {
-    for line in io::stdin().lock().lines() {
-        line?;
-        let counted = Counted {
+    telling::told_to_end(address, move || {
+        Ok(Counted {
             cpu: CpuTime::of_this_process()?,
             ..count()
-        };
-        let mut out = io::stdout().lock();
-        serde_json::to_writer(&mut out, &counted)?;
-        writeln!(out)?;
-        out.flush()?;
-    }
-    Ok(())
+        })
+    })
 }

@@ -1,22 +1,18 @@
 //! A server's process, as the bench sees it.
 
-use std::{
-    io::{BufRead, BufReader, Write},
-    net::SocketAddr,
-    path::Path,
-    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
-    thread,
-    time::Duration,
+use std::{net::SocketAddr, path::Path, process::Command, thread, time::Duration};
+
+use anyhow::{Result, bail};
+
+use super::{
+    asked::Asked,
+    h2load::on_core,
+    serve::{Counted, Side},
 };
 
-use anyhow::{Context, Result, bail, ensure};
-
-use super::serve::{Counted, Side};
-
 /// Pauses until the last batch is counted, which is a moment after its callers
-/// have their answers; and until a server has ended.
+/// have their answers.
 const COUNT_PATIENCE: u32 = 100;
-const END_PATIENCE: u32 = 2_000;
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Where a server's process may run.
@@ -28,12 +24,9 @@ pub(crate) enum Place {
     Anywhere,
 }
 
-/// A running server; dropped, it is killed.
+/// A running server.
 pub(crate) struct Served {
-    process: Child,
-    /// Until the server is to end.
-    ask: Option<ChildStdin>,
-    answers: BufReader<ChildStdout>,
+    asked: Asked,
     pub(crate) address: SocketAddr,
 }
 
@@ -44,44 +37,22 @@ impl Served {
             Place::Core(core) => (on_core(core, &itself), "1"),
             Place::Anywhere => (Command::new(&itself), "2"),
         };
-        let mut process = command
+        command
             .arg("serve")
             .arg(side.to_string())
             .args(["--threads", threads])
             .arg("--data-dir")
-            .arg(data_dir)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .with_context(|| format!("the {side} server does not start"))?;
-        let output = process.stdout.take().expect("its output is piped");
-        let mut served = Self {
-            ask: process.stdin.take(),
-            process,
-            answers: BufReader::new(output),
-            address: SocketAddr::from(([0, 0, 0, 0], 0)),
-        };
-        let line = served
-            .line()
-            .with_context(|| format!("the {side} server"))?;
-        served.address = line.trim().parse()?;
-        Ok(served)
-    }
-
-    fn line(&mut self) -> Result<String> {
-        let mut line = String::new();
-        ensure!(
-            self.answers.read_line(&mut line)? > 0,
-            "it ended before its time; see its message above"
-        );
-        Ok(line)
+            .arg(data_dir);
+        let asked = Asked::start(command, &side.to_string())?;
+        Ok(Self {
+            address: asked.address,
+            asked,
+        })
     }
 
     /// What the server has counted by now.
     pub(crate) fn counted(&mut self) -> Result<Counted> {
-        let mut ask = self.ask.as_ref().expect("a server that was ended is gone");
-        writeln!(ask)?;
-        Ok(serde_json::from_str(&self.line()?)?)
+        self.asked.counted()
     }
 
     /// What the server has counted once it has answered exactly `calls` more
@@ -106,30 +77,7 @@ impl Served {
     }
 
     /// Lets the server end by itself.
-    pub(crate) fn end(mut self) -> Result<()> {
-        drop(self.ask.take());
-        for _ in 0..END_PATIENCE {
-            if let Some(status) = self.process.try_wait()? {
-                ensure!(status.success(), "a server ended with {status}");
-                return Ok(());
-            }
-            thread::sleep(PAUSE);
-        }
-        bail!("a server whose input ended goes on running")
+    pub(crate) fn end(self) -> Result<()> {
+        self.asked.end()
     }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-/// `program` on one core.
-pub(crate) fn on_core(core: usize, program: impl AsRef<std::ffi::OsStr>) -> Command {
-    let mut command = Command::new("taskset");
-    command.arg("--cpu-list").arg(core.to_string()).arg(program);
-    command
 }

@@ -47,6 +47,8 @@ mod raw;
 #[path = "../running.rs"]
 mod running;
 mod stand;
+#[path = "../turns.rs"]
+mod turns;
 
 use flags::{Flags, Measurement, measurement};
 
@@ -182,27 +184,12 @@ impl Report {
 }
 
 impl Bench<'_> {
-    /// Measures each of `sides` once a round, the order turning: whoever goes
-    /// first finds the machine colder. The figures of each side, by round.
     fn by_turns<S: Copy, F>(
         &self,
         sides: &[S],
         name: impl Fn(S) -> String,
-        mut measure: impl FnMut(S, u32) -> Result<F>,
+        measure: impl FnMut(S, u32) -> Result<F>,
     ) -> Result<Vec<Vec<F>>> {
-        let mut figures: Vec<Vec<F>> = sides.iter().map(|_| Vec::new()).collect();
-        for round in 0..self.rounds {
-            for turn in 0..sides.len() {
-                let at = (turn + round as usize) % sides.len();
-                eprintln!(
-                    "round {} of {}: {}",
-                    round + 1,
-                    self.rounds,
-                    name(sides[at])
-                );
-                figures[at].push(measure(sides[at], round)?);
-            }
-        }
-        Ok(figures)
+        turns::by_turns(self.rounds, sides, name, measure)
     }
 }
