@@ -37,6 +37,7 @@ impl Calls {
             batch_size: some(self.batch_size),
             connections: some(self.connections.min(self.callers)),
             concurrency: some(self.callers),
+            rate: None,
             count: None,
             duration: Some(duration),
             timeout: PATIENCE,

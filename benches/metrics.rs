@@ -336,6 +336,7 @@ impl Served {
             batch_size: NonZeroU32::MIN,
             connections: some(connections),
             concurrency: some(connections * streams),
+            rate: None,
             count: None,
             duration: Some(duration),
             timeout: PATIENCE,

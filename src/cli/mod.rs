@@ -245,7 +245,9 @@ mod tests {
             (vec!["--port", "70000"], "70000"),
             (vec!["--form", "newest"], "legacy, batch"),
             (vec!["--duration", "12"], "500ms, 30s, 5m or 1h"),
-            (vec!["--rate", "5"], "--rate"),
+            (vec!["--rate", "0"], "from 1 up"),
+            (vec!["--arrivals", "even"], "--rate"),
+            (vec!["--speed", "5"], "--speed"),
         ] {
             let line = ["ferry", "bench", "create-session"]
                 .into_iter()

@@ -41,6 +41,7 @@ impl Loading {
             batch_size: NonZeroU32::MIN,
             connections: CONNECTIONS,
             concurrency: CALLERS,
+            rate: None,
             count: None,
             duration: Some(Duration::from_secs(3_600)),
             timeout: Duration::from_secs(60),

@@ -72,6 +72,18 @@ impl Desk {
         self.closes.is_none_or(|closes| now < closes)
     }
 
+    /// Whether no more calls will begin.
+    pub(super) fn is_spent(&self, now: Instant) -> bool {
+        self.unsent() == 0 || !self.is_open(now)
+    }
+
+    /// The sessions of `calls` calls were due, and will not be sent.
+    pub(super) fn pass_over(&mut self, calls: u64) {
+        let sessions = calls.saturating_mul(self.batch).min(self.unsent());
+        self.next += sessions;
+        self.tally.lateness.on_unsent(sessions);
+    }
+
     /// Sessions that no caller has fetched.
     pub(super) fn unsent(&self) -> u64 {
         self.end - self.next
@@ -148,8 +160,12 @@ enum Stage {
     Idle,
     /// The sessions at hand are to be sent, perhaps again.
     Loaded,
-    /// The call is out, on this stream.
-    Sent { at: Instant, stream: u32 },
+    /// The call is out since `at`, on this stream, and was to be at `meant`.
+    Sent {
+        meant: Instant,
+        at: Instant,
+        stream: u32,
+    },
 }
 
 impl Caller {
@@ -180,20 +196,30 @@ impl Caller {
         true
     }
 
-    /// Sends the call through `open`, which answers with its stream.
-    pub(super) fn send(&mut self, desk: &mut Desk, now: Instant, open: impl FnOnce(Bytes) -> u32) {
+    /// Sends the call, which was to leave at `meant`, through `open`, which
+    /// answers with its stream.
+    pub(super) fn send(
+        &mut self,
+        desk: &mut Desk,
+        (meant, now): (Instant, Instant),
+        open: impl FnOnce(Bytes) -> u32,
+    ) {
         let stream = open(desk.messages.frame(self.sessions.clone()));
-        self.stage = Stage::Sent { at: now, stream };
+        self.stage = Stage::Sent {
+            meant,
+            at: now,
+            stream,
+        };
     }
 
     /// The call at hand has ended.
     pub(super) fn settle(&mut self, verdict: Verdict, desk: &mut Desk, now: Instant) {
-        let Stage::Sent { at, .. } = self.stage else {
+        let Stage::Sent { meant, .. } = self.stage else {
             return;
         };
         match verdict {
             Ok(()) => {
-                let latency = now.saturating_duration_since(at);
+                let latency = now.saturating_duration_since(meant);
                 desk.tally.acknowledge(self.sessions.clone(), latency, now);
             }
             Err(error) => desk
@@ -205,7 +231,7 @@ impl Caller {
 
     /// Gives up if the call at hand has had its time.
     pub(super) fn give_up_if_due(&mut self, desk: &mut Desk, now: Instant) -> Patience {
-        let Stage::Sent { at, stream } = self.stage else {
+        let Stage::Sent { at, stream, .. } = self.stage else {
             return Patience::NotTried;
         };
         let due = at + desk.timeout;
@@ -261,7 +287,7 @@ mod tests {
             let now = Instant::now();
             let (mut desk, mut caller) = (Desk::new(&plan, now), Caller::new());
             assert!(caller.load(&mut desk, now));
-            caller.send(&mut desk, now, |_| 7);
+            caller.send(&mut desk, (now, now), |_| 7);
             let due = now + plan.timeout;
             assert_eq!(caller.give_up_if_due(&mut desk, now), Patience::Until(due));
             assert_eq!(
@@ -273,6 +299,32 @@ mod tests {
             assert_eq!(caller.sessions, again);
             assert_eq!(desk.tally.timeout, 1);
         }
+    }
+
+    #[test]
+    fn latency_counts_from_the_time_that_was_meant_and_patience_from_the_sending() {
+        let mut plan = plan(([127, 0, 0, 1], 1).into());
+        plan.timeout = Duration::from_secs(5);
+        let meant = Instant::now();
+        let sent = meant + Duration::from_secs(3);
+        let (mut desk, mut caller) = (Desk::new(&plan, meant), Caller::new());
+        assert!(caller.load(&mut desk, sent));
+        caller.send(&mut desk, (meant, sent), |_| 7);
+        let due = sent + plan.timeout;
+        assert_eq!(caller.give_up_if_due(&mut desk, sent), Patience::Until(due));
+        caller.settle(Ok(()), &mut desk, sent + Duration::from_secs(1));
+        let latency = desk.tally.latency.max() as f64 / 4e6;
+        assert!((latency - 1.0).abs() < 0.001, "four seconds, not one");
+    }
+
+    #[test]
+    fn sessions_that_are_passed_over_are_not_sent_later() {
+        let plan = plan(([127, 0, 0, 1], 1).into());
+        let mut desk = Desk::new(&plan, Instant::now());
+        desk.pass_over(60);
+        assert_eq!(desk.unsent(), 40);
+        desk.pass_over(60);
+        assert!(desk.is_spent(Instant::now()));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant as StdInstant},
 };
 
 use bytes::Buf;
@@ -19,9 +19,12 @@ use tokio::{
 };
 
 use super::{
+    alarm::Alarm,
     caller::{Caller, Desk, Patience, SharedDesk, request_head},
     frame::Broken,
     http2::{Answer, Http2},
+    lateness::Cause,
+    pace::Pace,
     plan::LoadPlan,
 };
 
@@ -29,6 +32,8 @@ use super::{
 const READ: usize = 64 << 10;
 /// How long a new connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often an open loop that sends seldom looks whether others sent the last.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Why a connection is no longer polled.
 #[derive(Debug)]
@@ -39,6 +44,13 @@ pub(super) enum Ended {
     Lost(String),
 }
 
+/// What outlives a connection: its callers and, in an open loop, their pace.
+#[derive(Debug)]
+pub(super) struct Crew {
+    pub(super) callers: Vec<Caller>,
+    pub(super) pace: Option<Pace>,
+}
+
 /// One connection with its callers.
 pub(super) struct Line {
     stream: TcpStream,
@@ -46,6 +58,12 @@ pub(super) struct Line {
     read: Box<[u8]>,
     answers: Vec<Answer>,
     callers: Vec<Caller>,
+    /// In an open loop: when calls are due, and what wakes the task then.
+    pace: Option<(Pace, Alarm)>,
+    /// Until when a call was last held up for want of a caller or a stream, and
+    /// whether one still is.
+    held_until: StdInstant,
+    is_holding: bool,
     /// Callers that would send.
     eager: VecDeque<usize>,
     /// Callers that are not done.
@@ -62,20 +80,18 @@ impl fmt::Debug for Line {
 }
 
 impl Line {
-    /// Connects to the target of `plan` for `callers`.
+    /// Connects to the target of `plan` for `crew`.
     ///
     /// # Errors
-    /// Gives the callers back with the reason.
-    pub(super) async fn connect(
-        plan: &LoadPlan,
-        callers: Vec<Caller>,
-    ) -> Result<Self, (Vec<Caller>, io::Error)> {
-        let stream = match timeout(CONNECT_TIMEOUT, open(plan.target)).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return Err((callers, error)),
-            Err(_) => return Err((callers, io::ErrorKind::TimedOut.into())),
+    /// Gives the crew back with the reason.
+    pub(super) async fn connect(plan: &LoadPlan, crew: Crew) -> Result<Self, (Crew, io::Error)> {
+        let connected = timeout(CONNECT_TIMEOUT, open(plan.target)).await;
+        let stream = match connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+            Ok(stream) => stream,
+            Err(error) => return Err((crew, error)),
         };
-        Ok(Self {
+        let Crew { callers, pace } = crew;
+        let line = Self {
             stream,
             http2: Http2::new(request_head(plan)),
             read: vec![0; READ].into(),
@@ -83,8 +99,39 @@ impl Line {
             eager: (0..callers.len()).collect(),
             working: callers.len(),
             callers,
+            pace: None,
+            // What was due before is no fault of the generator's.
+            held_until: Instant::now().into_std(),
+            is_holding: false,
             alarm: Box::pin(sleep(Duration::ZERO)),
-        })
+        };
+        match pace {
+            Some(pace) => line.at(pace),
+            None => Ok(line),
+        }
+    }
+
+    /// Sends calls at their times, from now on.
+    ///
+    /// # Errors
+    /// If the system has no timer; the crew is given back.
+    pub(super) fn at(mut self, pace: Pace) -> Result<Self, (Crew, io::Error)> {
+        match Alarm::new() {
+            Ok(alarm) => {
+                self.pace = Some((pace, alarm));
+                Ok(self)
+            }
+            Err(error) => {
+                let callers = self.callers;
+                let pace = Some(pace);
+                Err((Crew { callers, pace }, error))
+            }
+        }
+    }
+
+    /// Whether it sends calls at their times.
+    pub(super) fn is_paced(&self) -> bool {
+        self.pace.is_some()
     }
 
     /// Runs until the callers are done or the connection is lost.
@@ -103,9 +150,12 @@ impl Line {
         .await
     }
 
-    /// The callers, for the next connection.
-    pub(super) fn into_callers(self) -> Vec<Caller> {
-        self.callers
+    /// The crew, for the next connection.
+    pub(super) fn into_crew(self) -> Crew {
+        Crew {
+            callers: self.callers,
+            pace: self.pace.map(|(pace, _)| pace),
+        }
     }
 
     /// How many calls the server lets this connection have in flight.
@@ -127,10 +177,11 @@ impl Line {
             if self.working == 0 {
                 return Poll::Ready(Ok(()));
             }
-            if self.poll_read(cx)?.is_pending() {
-                return Poll::Pending;
+            match self.poll_read(cx)? {
+                Poll::Ready(()) => self.settle(desk),
+                Poll::Pending if self.poll_due(cx, desk)?.is_ready() => {}
+                Poll::Pending => return Poll::Pending,
             }
-            self.settle(desk);
         }
     }
 
@@ -158,6 +209,9 @@ impl Line {
 
     /// Sends the calls of those who would, as far as the server takes them.
     fn send(&mut self, desk: &mut Desk) {
+        if self.pace.is_some() {
+            return self.send_due(desk);
+        }
         if self.eager.is_empty() {
             return;
         }
@@ -167,11 +221,69 @@ impl Line {
             if !caller.load(desk, now) {
                 self.working -= 1;
             } else if self.http2.can_open() {
-                caller.send(desk, now, |message| self.http2.open(at, message));
+                caller.send(desk, (now, now), |message| self.http2.open(at, message));
             } else {
                 return;
             }
             self.eager.pop_front();
+        }
+    }
+
+    /// Sends the calls whose time has come, as far as there are callers for
+    /// them and the server takes them.
+    fn send_due(&mut self, desk: &mut Desk) {
+        let Some((pace, _)) = &mut self.pace else {
+            return;
+        };
+        let now = Instant::now().into_std();
+        if let Some(closed) = desk.closes().filter(|closes| *closes <= now) {
+            desk.pass_over(pace.pass_until(closed));
+        }
+        if std::mem::take(&mut self.is_holding) {
+            self.held_until = now;
+        }
+        while !desk.is_spent(now) {
+            let meant = pace.next();
+            if meant > now {
+                return;
+            }
+            let Some(&at) = self.eager.front().filter(|_| self.http2.can_open()) else {
+                self.is_holding = true;
+                return;
+            };
+            let caller = &mut self.callers[at];
+            if !caller.load(desk, now) {
+                break;
+            }
+            let cause = match self.held_until < meant {
+                true => Cause::Generator,
+                false => Cause::Waiting,
+            };
+            desk.tally.lateness.on_sent(now - meant, cause);
+            caller.send(desk, (meant, now), |message| self.http2.open(at, message));
+            self.eager.pop_front();
+            pace.advance();
+        }
+        self.working -= self.eager.len();
+        self.eager.clear();
+    }
+
+    /// In an open loop: ready when the next call is due, or the load over.
+    fn poll_due(&mut self, cx: &mut Context<'_>, desk: &Desk) -> Result<Poll<()>, Broken> {
+        let Some((pace, alarm)) = &mut self.pace else {
+            return Ok(Poll::Pending);
+        };
+        let now = Instant::now().into_std();
+        if self.is_holding || desk.is_spent(now) && self.eager.is_empty() {
+            // An answer is what it waits for.
+            return Ok(Poll::Pending);
+        }
+        let moment = pace.next().min(now + LOOK_AGAIN);
+        let moment = desk.closes().map_or(moment, |closes| closes.min(moment));
+        match alarm.poll_until(moment, cx) {
+            Poll::Pending => Ok(Poll::Pending),
+            Poll::Ready(Ok(())) => Ok(Poll::Ready(())),
+            Poll::Ready(Err(error)) => Err(lost(&error)),
         }
     }
 

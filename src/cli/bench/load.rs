@@ -1,7 +1,7 @@
 //! Runs one load on the calling thread: its own runtime, apart from any
 //! server's in the same process, so that neither borrows the other's time
-//! unseen. Closed loop: each caller sends its next call when the last is
-//! answered.
+//! unseen. Each caller sends its next call when the last is answered (closed loop)
+//! or, at a rate, when one is due (open loop).
 
 use std::{cell::RefCell, io, net::SocketAddr, rc::Rc, time::Duration};
 
@@ -13,8 +13,9 @@ use tokio::{
 
 use super::{
     caller::{Caller, Desk, SharedDesk},
-    connection::{Ended, Line},
+    connection::{Crew, Ended, Line},
     cpu::{self, ThreadTime},
+    pace::Pace,
     plan::LoadPlan,
     report::Report,
     tally::Progress,
@@ -72,10 +73,21 @@ async fn drive(plan: &LoadPlan, progress: &Progress) -> Result<Report, LoadError
     let mut lines = Vec::new();
     for callers in plan.callers_of_each_connection() {
         let callers = (0..callers).map(|_| Caller::new()).collect();
-        let line = Line::connect(plan, callers).await;
+        let crew = Crew {
+            callers,
+            pace: None,
+        };
+        let line = Line::connect(plan, crew).await;
         lines.push(line.map_err(|(_, reason)| LoadError::Connect { target, reason })?);
     }
     let (started, busy) = (Instant::now().into_std(), ThreadTime::now());
+    if let Some(rate) = plan.rate {
+        let (batch, total) = (plan.batch_size.get(), plan.connections.get());
+        let pace = |number| Pace::new(rate, batch, (number, total), started);
+        let paced = (0..).zip(lines).map(|(number, line)| line.at(pace(number)));
+        let paced: Result<_, _> = paced.collect();
+        lines = paced.map_err(|(_, reason)| LoadError::Connect { target, reason })?;
+    }
     let desk = Rc::new(RefCell::new(Desk::new(plan, started)));
     let mut tasks = JoinSet::new();
     for line in lines {
@@ -93,6 +105,10 @@ async fn drive(plan: &LoadPlan, progress: &Progress) -> Result<Report, LoadError
     tally.show(progress, Instant::now().into_std());
     if let Some(warning) = cpu::verdict(spent, Instant::now().into_std().duration_since(started)) {
         tally.warn(warning);
+    }
+    if let Some(rate) = plan.rate {
+        let warnings = tally.lateness.warnings(rate, plan.concurrency.get());
+        warnings.into_iter().for_each(|told| tally.warn(told));
     }
     if progress.stopped() {
         tally.warn("interrupted: calls in flight were reset and are not counted".into());
@@ -131,25 +147,26 @@ async fn serve(plan: LoadPlan, mut line: Line, desk: SharedDesk) {
         let Ended::Lost(mut error) = ended else {
             return;
         };
-        let mut callers = line.into_callers();
+        let mut crew = line.into_crew();
         if desk.borrow().tally.success > answered {
             lost_in_a_row = 0;
         }
         line = loop {
             lost_in_a_row += 1;
             if lost_in_a_row >= MAX_LOST_IN_A_ROW {
-                give_up(&desk, callers.len(), &error);
+                give_up(&desk, &mut crew, &error);
                 return;
             }
             sleep(LAST_PAUSE.min(FIRST_PAUSE * 2_u32.pow(lost_in_a_row - 1))).await;
             let over = !desk.borrow().is_open(Instant::now().into_std());
-            if over || desk.borrow().unsent() == 0 && !callers.iter().any(Caller::is_loaded) {
+            if over || desk.borrow().unsent() == 0 && !crew.callers.iter().any(Caller::is_loaded) {
+                pass_over(&desk, &mut crew);
                 return;
             }
-            match Line::connect(&plan, callers).await {
+            match Line::connect(&plan, crew).await {
                 Ok(line) => break line,
                 Err((back, refused)) => {
-                    callers = back;
+                    crew = back;
                     error = format!("cannot connect: {refused}");
                 }
             }
@@ -160,16 +177,28 @@ async fn serve(plan: LoadPlan, mut line: Line, desk: SharedDesk) {
     }
 }
 
-fn give_up(desk: &SharedDesk, callers: usize, error: &str) {
+fn give_up(desk: &SharedDesk, crew: &mut Crew, error: &str) {
+    pass_over(desk, crew);
+    let callers = crew.callers.len();
     desk.borrow_mut().tally.warn(format!(
         "{callers} callers stopped early: their connection was lost {MAX_LOST_IN_A_ROW} times in \
          a row without an answer (last: {error})"
     ));
 }
 
+/// An open loop's calls that nobody is left to send.
+fn pass_over(desk: &SharedDesk, crew: &mut Crew) {
+    let mut desk = desk.borrow_mut();
+    if let Some((pace, closes)) = crew.pace.as_mut().zip(desk.closes()) {
+        let calls = pace.pass_until(closes);
+        desk.pass_over(calls);
+    }
+}
+
 fn warn_of_stream_limit(line: &Line, desk: &SharedDesk) {
     let (limit, callers) = (line.stream_limit(), line.callers());
-    if limit < callers {
+    // In an open loop it is told if a call did wait.
+    if limit < callers && !line.is_paced() {
         desk.borrow_mut().tally.warn(format!(
             "the server takes {limit} calls at once on a connection that {callers} callers share: \
              calls waited for a free stream; add --connections"

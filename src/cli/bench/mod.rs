@@ -18,6 +18,7 @@ use std::{
 use anyhow::{Context, Result};
 
 mod acknowledged;
+mod alarm;
 mod answer;
 mod caller;
 mod connection;
@@ -25,8 +26,10 @@ mod cpu;
 mod frame;
 mod hpack;
 mod http2;
+mod lateness;
 mod load;
 mod message;
+mod pace;
 mod plan;
 mod report;
 mod running;
@@ -38,6 +41,7 @@ mod upload;
 pub use acknowledged::Acknowledged;
 pub use load::{Load, LoadError};
 pub use message::{Messages, Sessions};
+pub use pace::{Arrivals, Rate};
 pub use plan::{AfterTimeout, Deadline, Form, LoadPlan, PlanError};
 pub use report::{LatencyMs, Report, milliseconds};
 pub use running::Running;
@@ -49,6 +53,11 @@ use super::{INTERRUPTED, Output, Usage, interrupted, print_json};
 const CALLERS_A_CONNECTION: u32 = 500;
 /// Connections unless the callers are fewer.
 const FEWEST_CONNECTIONS: u32 = 4;
+/// Callers in a closed loop unless given.
+const CALLERS: NonZeroU32 = NonZeroU32::new(100).expect("100 is not zero");
+/// Callers in an open loop unless given: as many as a second's stall would hold
+/// up at 10,000 calls a second.
+const OPEN_CALLERS: NonZeroU32 = NonZeroU32::new(10_000).expect("10,000 is not zero");
 /// Sessions a call in the batch form, as in the article.
 const DEFAULT_BATCH: NonZeroU32 = NonZeroU32::new(100).expect("100 is not zero");
 
@@ -77,9 +86,17 @@ pub struct CreateSession {
     /// Start no call after this long, such as 30s (units: ms, s, m, h)
     #[arg(long, value_parser = parse_duration)]
     duration: Option<Duration>,
-    /// Callers, each with one call in flight
-    #[arg(long, default_value = "100", value_parser = at_least_one::<NonZeroU32>)]
-    concurrency: NonZeroU32,
+    /// Callers, each with at most one call in flight; 100 unless given, or 10000 with --rate
+    #[arg(long, value_parser = at_least_one::<NonZeroU32>)]
+    concurrency: Option<NonZeroU32>,
+    /// Send so many sessions a second, whether or not the last ones were answered;
+    /// latency counts from the time at which a call was to leave. Unless given, each
+    /// caller sends its next call when the last is answered
+    #[arg(long, value_parser = at_least_one::<NonZeroU32>)]
+    rate: Option<NonZeroU32>,
+    /// How the calls of --rate are spread over time
+    #[arg(long, value_enum, default_value_t = Arrivals::Poisson, requires = "rate")]
+    arrivals: Arrivals,
     /// Sessions a call; 100 in the batch form unless given
     #[arg(long, value_parser = at_least_one::<NonZeroU32>)]
     batch_size: Option<NonZeroU32>,
@@ -119,14 +136,20 @@ impl CreateSession {
             Form::Legacy | Form::Put => NonZeroU32::MIN,
             Form::Batch | Form::Txn => DEFAULT_BATCH,
         });
+        let callers = self.rate.map_or(CALLERS, |_| OPEN_CALLERS);
+        let concurrency = self.concurrency.unwrap_or(callers);
         let plan = LoadPlan {
             target: resolve(&self.host, self.port).map_err(Usage::from)?,
             form: self.form,
             batch_size,
             connections: self
                 .connections
-                .unwrap_or_else(|| connections_for(self.concurrency)),
-            concurrency: self.concurrency,
+                .unwrap_or_else(|| connections_for(concurrency)),
+            concurrency,
+            rate: self.rate.map(|sessions_per_sec| Rate {
+                sessions_per_sec,
+                arrivals: self.arrivals,
+            }),
             count: self.count,
             duration: self.duration,
             timeout: Duration::from_millis(self.timeout_ms),

@@ -6,6 +6,10 @@ use std::{fmt, net::SocketAddr, num::NonZeroU32, time::Duration};
 
 use serde::{Serialize, Serializer};
 
+use super::pace::Rate;
+
+/// Most sessions a second that an open loop sends.
+pub(super) const MAX_RATE: u32 = 10_000_000;
 /// Most callers at once; each holds one stream's state, some 300 bytes.
 pub(super) const MAX_CONCURRENCY: u32 = 100_000;
 /// Most connections at once, under the usual limit of open files.
@@ -61,8 +65,12 @@ pub struct LoadPlan {
     pub batch_size: NonZeroU32,
     /// TCP connections, among which the callers are dealt evenly.
     pub connections: NonZeroU32,
-    /// Callers; each has one call in flight and sends the next when answered.
+    /// Callers; each has one call in flight and sends the next when answered,
+    /// or, at a rate, when one is due.
     pub concurrency: NonZeroU32,
+    /// Calls are sent at their times (open loop), if given; else each caller
+    /// sends its next call when the last is answered (closed loop).
+    pub rate: Option<Rate>,
     /// Ends after this many sessions, if given.
     pub count: Option<u64>,
     /// Starts no call after this long, if given.
@@ -148,6 +156,7 @@ impl LoadPlan {
                 "add --duration",
             ));
         }
+        self.check_rate()?;
         if self.timeout < Duration::from_millis(1) {
             return Err(PlanError::new(
                 "--timeout-ms",
@@ -159,6 +168,30 @@ impl LoadPlan {
         self.check_crowd()?;
         self.check_message()?;
         Ok(self)
+    }
+
+    fn check_rate(&self) -> Result<(), PlanError> {
+        let Some(rate) = self.rate else {
+            return Ok(());
+        };
+        let rate = rate.sessions_per_sec.get();
+        if rate > MAX_RATE {
+            return Err(PlanError::new(
+                "--rate",
+                rate,
+                format!("must be 1 to {MAX_RATE} sessions a second"),
+                "leave it out for as many as the server answers",
+            ));
+        }
+        if self.after_timeout == AfterTimeout::SameSession {
+            return Err(PlanError::new(
+                "--rate",
+                rate,
+                "each session is sent once, at its time",
+                "leave --retry or --rate out",
+            ));
+        }
+        Ok(())
     }
 
     fn check_crowd(&self) -> Result<(), PlanError> {
@@ -265,7 +298,7 @@ fn announced<S: Serializer>(deadline: &Deadline, to: S) -> Result<S::Ok, S::Erro
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::*;
+    use super::{super::pace::Arrivals, *};
 
     /// A small plan that every test may bend.
     pub(in crate::cli::bench) fn plan(target: SocketAddr) -> LoadPlan {
@@ -275,6 +308,7 @@ pub(super) mod tests {
             batch_size: NonZeroU32::MIN,
             connections: NonZeroU32::MIN,
             concurrency: NonZeroU32::new(4).unwrap(),
+            rate: None,
             count: Some(100),
             duration: None,
             timeout: Duration::from_secs(30),
@@ -318,6 +352,22 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_rate_that_makes_no_sense_is_refused() {
+        let rate = |sessions| Rate {
+            sessions_per_sec: NonZeroU32::new(sessions).unwrap(),
+            arrivals: Arrivals::Poisson,
+        };
+        let told = refusal(|plan| plan.rate = Some(rate(MAX_RATE + 1)));
+        assert!(told.starts_with("--rate 10000001: must be 1 to 10000000"));
+        let told = refusal(|plan| {
+            plan.rate = Some(rate(5));
+            plan.after_timeout = AfterTimeout::SameSession;
+            plan.duration = Some(Duration::from_secs(1));
+        });
+        assert!(told.contains("leave --retry or --rate out"), "{told}");
+    }
+
+    #[test]
     fn a_message_that_no_server_would_take_is_refused() {
         assert!(refusal(|plan| plan.value_bytes = 0).starts_with("--value-bytes 0: "));
         let told = refusal(|plan| {
@@ -347,6 +397,7 @@ pub(super) mod tests {
         assert_eq!(json["retry"], true);
         assert_eq!(json["grpc_timeout"], false);
         assert_eq!(json["form"], "legacy");
+        assert!(json["rate"].is_null());
         assert!(json["duration_seconds"].is_null());
     }
 }

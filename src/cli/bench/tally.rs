@@ -11,7 +11,7 @@ use std::{
 
 use hdrhistogram::Histogram;
 
-use super::acknowledged::Acknowledged;
+use super::{acknowledged::Acknowledged, lateness::Lateness};
 
 /// Distinct errors kept apart; a server that puts an id into each message must
 /// not fill our memory.
@@ -77,6 +77,7 @@ pub(super) struct Tally {
     pub(super) errors: BTreeMap<String, u64>,
     pub(super) acknowledged: Acknowledged,
     pub(super) warnings: Vec<String>,
+    pub(super) lateness: Lateness,
     started: Instant,
     last_answer: Instant,
     second: Second,
@@ -102,6 +103,7 @@ impl Tally {
             errors: BTreeMap::new(),
             acknowledged: Acknowledged::default(),
             warnings: Vec::new(),
+            lateness: Lateness::default(),
             started,
             last_answer: started,
             second: Second {
@@ -114,7 +116,8 @@ impl Tally {
         }
     }
 
-    /// The sessions `numbers` were acknowledged `latency` after they were sent.
+    /// The sessions `numbers` were acknowledged `latency` after they were
+    /// sent, or were meant to be.
     pub(super) fn acknowledge(&mut self, numbers: Range<u64>, latency: Duration, now: Instant) {
         self.close_seconds(now);
         let micros = u64::try_from(latency.as_micros()).unwrap_or(MAX_LATENCY);

@@ -150,6 +150,7 @@ impl Leg {
             batch_size: nonzero(batch_size),
             connections: nonzero(CONNECTIONS),
             concurrency: nonzero(concurrency),
+            rate: None,
             count,
             duration: Some(duration),
             timeout,
