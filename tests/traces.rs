@@ -1,6 +1,7 @@
 //! Spans of batches, as an OpenTelemetry collector of the test's own gets them.
 
 use std::{
+    fs,
     net::SocketAddr,
     sync::{Arc, Mutex},
     time::Duration,
@@ -18,10 +19,11 @@ use opentelemetry_proto::tonic::{
 use tokio::{net::TcpListener, task::JoinHandle};
 use tonic::{
     Code, Request, Response, Status,
-    transport::{Server, server::TcpIncoming},
+    transport::{Certificate, Identity, Server, ServerTlsConfig, server::TcpIncoming},
 };
 
 use crate::support::{
+    authority::Authority,
     client::{CREATE, grpc, old_form, with},
     served::{ANY, Served, one_at_a_time, policy_file},
     soon,
@@ -36,7 +38,11 @@ struct Collector {
 }
 
 #[derive(Clone, Default)]
-struct Spans(Arc<Mutex<Vec<Span>>>);
+struct Spans {
+    kept: Arc<Mutex<Vec<Span>>>,
+    /// The `authorization` of each request that had one.
+    shown: Arc<Mutex<Vec<String>>>,
+}
 
 #[tonic::async_trait]
 impl TraceService for Spans {
@@ -44,9 +50,12 @@ impl TraceService for Spans {
         &self,
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        let shown = request.metadata().get("authorization");
+        let shown = shown.map(|shown| shown.to_str().expect("it is text").to_owned());
+        self.shown.lock().unwrap().extend(shown);
         let resources = request.into_inner().resource_spans;
         let scopes = resources.into_iter().flat_map(|from| from.scope_spans);
-        let mut kept = self.0.lock().unwrap();
+        let mut kept = self.kept.lock().unwrap();
         kept.extend(scopes.flat_map(|scope| scope.spans));
         Ok(Response::new(ExportTraceServiceResponse::default()))
     }
@@ -54,11 +63,29 @@ impl TraceService for Spans {
 
 impl Collector {
     async fn start() -> Self {
+        Self::on(Server::builder()).await
+    }
+
+    /// One that has a certificate of `authority`, and wants one.
+    async fn secured(authority: &Authority) -> Self {
+        let pem = |name: &str| fs::read(authority.path(name)).expect("it was written");
+        authority.sign("collector");
+        let tls = ServerTlsConfig::new()
+            .identity(Identity::from_pem(
+                pem("collector.pem"),
+                pem("collector.key"),
+            ))
+            .client_ca_root(Certificate::from_pem(pem("ca.pem")));
+        let server = Server::builder().tls_config(tls);
+        Self::on(server.expect("they belong together")).await
+    }
+
+    async fn on(mut server: Server) -> Self {
         let listener = TcpListener::bind(ANY).await.expect("loopback has ports");
         let address = listener.local_addr().expect("it is bound");
         let spans = Spans::default();
         let service = TraceServiceServer::new(spans.clone());
-        let serving = Server::builder()
+        let serving = server
             .add_service(service)
             .serve_with_incoming(TcpIncoming::from(listener));
         Self {
@@ -72,15 +99,18 @@ impl Collector {
     async fn spans_of(self, served: Served) -> Vec<Span> {
         soon("it drains", served.stack.drain(Duration::from_secs(60))).await;
         self.server.abort();
-        std::mem::take(&mut *self.spans.0.lock().unwrap())
+        std::mem::take(&mut *self.spans.kept.lock().unwrap())
     }
 }
 
 /// A sidecar in front of `upstream` that sends spans to `collector`.
 async fn traced(upstream: SocketAddr, collector: SocketAddr, more: &str) -> Served {
+    traced_to(upstream, &format!("endpoint: 'http://{collector}'{more}")).await
+}
+
+async fn traced_to(upstream: SocketAddr, traces: &str) -> Served {
     let yaml = policy_file(ANY, ANY, &one_at_a_time(upstream));
-    let traces = format!("traces: {{endpoint: 'http://{collector}'{more}}}");
-    Served::by(&format!("{yaml}telemetry: {{{traces}}}\n")).await
+    Served::by(&format!("{yaml}telemetry: {{traces: {{{traces}}}}}\n")).await
 }
 
 fn whole(span: &Span, key: &str) -> i64 {
@@ -184,6 +214,46 @@ async fn a_policy_may_have_untraced_batches_recorded_too_and_a_failed_one_says_s
     assert_eq!(whole(failed, "rpc.grpc.status_code"), code as i64);
     let status = failed.status.as_ref().expect("it failed");
     assert_eq!(status.code, StatusCode::Error as i32);
+}
+
+/// Spans of every batch, to a collector of `theirs` by the authority `ours`.
+async fn traced_inside_tls(ours: &Authority, theirs: &Authority) -> (Vec<Span>, Vec<String>) {
+    let (collector, upstream) = (
+        Collector::secured(theirs).await,
+        Upstream::answering().await,
+    );
+    ours.sign("ferry");
+    fs::write(ours.path("token"), "Bearer of-spans\n").expect("it is writable");
+    let traces = format!(
+        "endpoint: 'https://{}', one_in: 1, header_files: {{authorization: {}}}, \
+         tls: {{ca: {}, cert: {}, key: {}, server_name: localhost}}",
+        collector.address,
+        ours.path("token"),
+        ours.path("ca.pem"),
+        ours.path("ferry.pem"),
+        ours.path("ferry.key"),
+    );
+    let served = traced_to(upstream.address, &traces).await;
+    served.line().await.create("client", b"s").await;
+    let shown = Arc::clone(&collector.spans.shown);
+    let spans = collector.spans_of(served).await;
+    let shown = std::mem::take(&mut *shown.lock().unwrap());
+    (spans, shown)
+}
+
+#[tokio::test]
+async fn spans_go_inside_tls_with_ferrys_certificate_and_a_header_from_a_file() {
+    let authority = Authority::new();
+    let (spans, shown) = traced_inside_tls(&authority, &authority).await;
+    assert_eq!(spans.len(), 1, "{spans:#?}");
+    assert_eq!(shown, ["Bearer of-spans"]);
+}
+
+#[tokio::test]
+async fn a_collector_that_a_stranger_vouches_for_is_sent_no_span_and_no_header() {
+    let (ours, theirs) = (Authority::new(), Authority::new());
+    let (spans, shown) = traced_inside_tls(&ours, &theirs).await;
+    assert!(spans.is_empty() && shown.is_empty(), "{spans:#?} {shown:?}");
 }
 
 #[tokio::test]

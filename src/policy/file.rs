@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use tonic::Code;
 
-use super::{fault::Position, read_form::FormFile, section::At, telemetry::Telemetry};
+use super::{
+    client_tls::ClientTlsFile, fault::Position, read_form::FormFile, section::At,
+    telemetry::Telemetry,
+};
 use crate::{batch::Close, limit::Algorithm};
 
 /// A whole policy file.
@@ -40,15 +43,6 @@ pub(super) struct ServerTlsFile {
     pub(super) cert: At<String>,
     pub(super) key: At<String>,
     pub(super) client_ca: Option<At<String>>,
-}
-
-/// The `tls` key of the upstream.
-#[derive(Debug, Default)]
-pub(super) struct ClientTlsFile {
-    pub(super) ca: Option<At<String>>,
-    pub(super) cert: Option<At<String>>,
-    pub(super) key: Option<At<String>>,
-    pub(super) server_name: Option<At<String>>,
 }
 
 /// The `admin` key: an address, or `off`.

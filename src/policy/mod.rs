@@ -8,6 +8,7 @@
 //! mends one at a time gives up before the last.
 
 mod bounds;
+mod client_tls;
 mod describe;
 mod describe_node;
 mod descriptors;
@@ -29,6 +30,7 @@ mod rules;
 mod secret;
 mod section;
 mod telemetry;
+mod traces;
 mod tree;
 mod units;
 mod upstream;
@@ -45,7 +47,8 @@ pub use on_error::{OnError, Retry};
 pub use origin::{Origin, origins};
 pub use rules::{Method, Mode, Pipeline, Policy, Runtime, Shed, ShedStatus, Upstream};
 pub use secret::Secret;
-pub use telemetry::{Telemetry, TracesTo};
+pub use telemetry::Telemetry;
+pub use traces::{SecretHeader, TracesTo};
 pub use watch::Stamp;
 
 #[cfg(test)]

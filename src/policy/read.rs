@@ -3,11 +3,14 @@
 //! Keys that the format has and this version does not are listed as such, so
 //! that they are refused and not ignored.
 
+use std::path::Path;
+
 use super::{
+    client_tls,
     fault::Found,
     file::{
-        AdminFile, ClientTlsFile, File, LiftFile, LimitFile, ListenFile, MetadataFile, MethodFile,
-        OnErrorFile, QueueFile, RetryFile, ServerTlsFile, TargetFile, UpstreamFile, WindowFile,
+        AdminFile, File, LiftFile, LimitFile, ListenFile, MetadataFile, MethodFile, OnErrorFile,
+        QueueFile, RetryFile, ServerTlsFile, TargetFile, UpstreamFile, WindowFile,
     },
     on_error::CODES,
     read_form::FormFile,
@@ -37,10 +40,6 @@ const LISTEN: Keys = Keys {
 };
 const SERVER_TLS: Keys = Keys {
     known: &["cert", "key", "client_ca"],
-    later: &[],
-};
-const CLIENT_TLS: Keys = Keys {
-    known: &["ca", "cert", "key", "server_name"],
     later: &[],
 };
 const ADMIN: Keys = Keys {
@@ -118,8 +117,9 @@ const QUEUE: Keys = Keys {
 };
 
 impl File {
-    /// Reads the shape; what is missing or of the wrong type is in `found`.
-    pub(super) fn read(root: &Node, found: &mut Found) -> Option<Self> {
+    /// Reads the shape; what is missing or of the wrong type is in `found`. Files
+    /// that it names are relative to `folder`.
+    pub(super) fn read(root: &Node, folder: &Path, found: &mut Found) -> Option<Self> {
         let top = Section::open(root, "", &TOP, found)?;
         version(&top, found);
         let mut file = Self {
@@ -128,7 +128,7 @@ impl File {
             admin_token: admin_token(&top, found),
             descriptors: top.texts("descriptors", found).unwrap_or_default(),
             methods: methods(&top, found),
-            telemetry: telemetry::read(&top, found),
+            telemetry: telemetry::read(&top, folder, found),
             ..Self::default()
         };
         let remedy = "name embedded: {data_dir: …} or endpoints: […]";
@@ -207,27 +207,6 @@ fn server_tls(listen: &Section<'_>, found: &mut Found) -> Option<ServerTlsFile> 
         key: tls.text("key", found)?,
         client_ca: tls.text("client_ca", found),
     })
-}
-
-fn client_tls(upstream: &Section<'_>, found: &mut Found) -> ClientTlsFile {
-    let Some(tls) = upstream.section("tls", &CLIENT_TLS, found) else {
-        return ClientTlsFile::default();
-    };
-    for (key, beside) in [("cert", "key"), ("key", "cert")] {
-        if tls.node(key).is_some() {
-            tls.require(
-                beside,
-                "a certificate and its key are named together",
-                found,
-            );
-        }
-    }
-    ClientTlsFile {
-        ca: tls.text("ca", found),
-        cert: tls.text("cert", found),
-        key: tls.text("key", found),
-        server_name: tls.text("server_name", found),
-    }
 }
 
 fn admin(top: &Section<'_>, found: &mut Found) -> Option<At<AdminFile>> {
@@ -311,7 +290,7 @@ fn upstream(top: &Section<'_>, found: &mut Found) -> Option<UpstreamFile> {
     };
     Some(UpstreamFile {
         target,
-        tls: client_tls(&upstream, found),
+        tls: client_tls::read(&upstream, found),
         limit: limit.unwrap_or_default(),
         batch_timeout,
         leader_hint: upstream.text("leader_hint", found),

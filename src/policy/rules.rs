@@ -178,8 +178,8 @@ impl Policy {
             }
         };
         let mut found = Found::default();
-        let file = File::read(&root, &mut found);
         let folder = origin.parent().unwrap_or(Path::new(""));
+        let file = File::read(&root, folder, &mut found);
         let policy = file.and_then(|file| check(file, folder, &mut found));
         found.finish(&name, policy)
     }
@@ -230,10 +230,12 @@ fn check(file: File, folder: &Path, found: &mut Found) -> Option<Policy> {
         .upstream
         .map(|upstream| upstream::check(upstream, folder, found));
     let metadata = metadata::check(&file.metadata, found);
-    let files = file.descriptors.iter();
-    let files = files
-        .map(|file| Stamp::of(&folder.join(&file.value)))
-        .collect();
+    let descriptions = file.descriptors.iter();
+    let descriptions = descriptions.map(|file| folder.join(&file.value));
+    let traces = file.telemetry.traces.iter();
+    let secrets = traces.flat_map(|to| to.headers.iter().map(|header| header.file.clone()));
+    let files = descriptions.chain(secrets);
+    let files = files.map(|file| Stamp::of(&file)).collect();
     let descriptors = Descriptors::open(&file.descriptors, folder, found);
     let embedded = matches!(upstream, Some((Some(Upstream::Embedded { .. }), ..)));
     let methods = method::check_all(file.methods, &descriptors, embedded, found);

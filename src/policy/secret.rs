@@ -22,8 +22,34 @@ impl Secret {
         std::hint::black_box(differences) == 0 && self.0.len() == told.len()
     }
 
-    /// The secret in `file`, a path relative to `folder`.
+    /// Its bytes, for whoever must send them.
+    pub(crate) fn reveal(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The secret in `file`, a path relative to `folder`, which others are to
+    /// guess in vain.
     pub(super) fn read(
+        file: &At<String>,
+        folder: &Path,
+        key: &str,
+        found: &mut Found,
+    ) -> Option<Self> {
+        Self::of_at_least(MIN_CHARS, file, folder, key, found)
+    }
+
+    /// The secret in `file`, whose strength is somebody else's concern.
+    pub(super) fn line(
+        file: &At<String>,
+        folder: &Path,
+        key: &str,
+        found: &mut Found,
+    ) -> Option<Self> {
+        Self::of_at_least(1, file, folder, key, found)
+    }
+
+    fn of_at_least(
+        chars: usize,
         file: &At<String>,
         folder: &Path,
         key: &str,
@@ -43,15 +69,23 @@ impl Secret {
             },
         };
         let token = text.trim();
-        match token.len() < MIN_CHARS {
+        match token.len() < chars {
             true => fault(format!(
-                "{} characters: must be at least {MIN_CHARS}; write a longer token",
+                "{} characters: must be at least {chars}; write a longer token",
                 token.len()
             )),
             false => Some(Self(token.as_bytes().into())),
         }
     }
 }
+
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        self.is(&other.0)
+    }
+}
+
+impl Eq for Secret {}
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

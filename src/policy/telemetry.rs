@@ -1,23 +1,17 @@
 //! What ferry tells of single calls and batches, beside its metrics.
 
-use std::{num::NonZeroU32, time::Duration};
-
-use http::Uri;
+use std::{num::NonZeroU32, path::Path, time::Duration};
 
 use super::{
     bounds::{count, span},
     fault::Found,
     section::{Keys, Section},
+    traces::{self, TracesTo},
     units::show_duration,
 };
 
 const KEYS: Keys = Keys {
     known: &["explain", "slow_batch", "access_log", "traces"],
-    later: &[],
-};
-
-const TRACES: Keys = Keys {
-    known: &["endpoint", "one_in"],
     later: &[],
 };
 
@@ -40,16 +34,6 @@ pub struct Telemetry {
     pub traces: Option<TracesTo>,
 }
 
-/// A collector that takes OTLP over gRPC, and what it is sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TracesTo {
-    /// `http://host:port`.
-    pub endpoint: String,
-    /// One batch in so many has a span although no caller's is recorded;
-    /// `None` is no such batch.
-    pub one_in: Option<NonZeroU32>,
-}
-
 impl Default for Telemetry {
     fn default() -> Self {
         Self {
@@ -62,7 +46,7 @@ impl Default for Telemetry {
 }
 
 /// The section in `top`, or what holds without one.
-pub(super) fn read(top: &Section<'_>, found: &mut Found) -> Telemetry {
+pub(super) fn read(top: &Section<'_>, folder: &Path, found: &mut Found) -> Telemetry {
     let default = Telemetry::default();
     let Some(section) = top.section("telemetry", &KEYS, found) else {
         return default;
@@ -71,8 +55,7 @@ pub(super) fn read(top: &Section<'_>, found: &mut Found) -> Telemetry {
     let slow = section.duration("slow_batch", found);
     let slow = span(slow, "telemetry.slow_batch", SLOW_BOUNDS, found);
     let log = one_in(&section, "access_log", found);
-    let traces = section.section("traces", &TRACES, found);
-    let traces = traces.and_then(|traces| traces_to(&traces, found));
+    let traces = traces::read(&section, folder, found);
     Telemetry {
         explain: explain.map_or(default.explain, |explain| explain.value),
         slow_batch: slow.unwrap_or(default.slow_batch),
@@ -82,31 +65,11 @@ pub(super) fn read(top: &Section<'_>, found: &mut Found) -> Telemetry {
 }
 
 /// One of so many.
-fn one_in(section: &Section<'_>, key: &str, found: &mut Found) -> Option<NonZeroU32> {
+pub(super) fn one_in(section: &Section<'_>, key: &str, found: &mut Found) -> Option<NonZeroU32> {
     let told = section.count(key, found);
     let path = section.path_of(key);
     let told = count(told.as_ref(), &path, u64::from(u32::MAX), found)?;
     NonZeroU32::new(u32::try_from(told).ok()?)
-}
-
-fn traces_to(traces: &Section<'_>, found: &mut Found) -> Option<TracesTo> {
-    let one_in = one_in(traces, "one_in", found);
-    traces.require("endpoint", "write endpoint: http://127.0.0.1:4317", found)?;
-    let endpoint = traces.text("endpoint", found)?;
-    let uri = endpoint.value.parse::<Uri>().ok();
-    let is_one = uri.is_some_and(|uri| {
-        let plain = uri.path() == "/" && uri.query().is_none();
-        plain && uri.scheme_str() == Some("http") && uri.port().is_some()
-    });
-    if !is_one {
-        let what = "must be http://host:port of a collector that takes OTLP over gRPC";
-        let path = traces.path_of("endpoint");
-        return found.add(endpoint.at, format!("{path}: {}: {what}", endpoint.value));
-    }
-    Some(TracesTo {
-        endpoint: endpoint.value,
-        one_in,
-    })
 }
 
 /// In words, for `ferry check`.
@@ -121,26 +84,12 @@ pub(super) fn describe(telemetry: &Telemetry) -> String {
         Some(1) => "every call in the access log".to_owned(),
         Some(calls) => format!("one call in {calls} in the access log"),
     };
-    let traces = match &telemetry.traces {
-        None => "no traces".to_owned(),
-        Some(TracesTo {
-            endpoint,
-            one_in: None,
-        }) => format!("spans to {endpoint} of batches with a traced caller"),
-        Some(TracesTo {
-            endpoint,
-            one_in: Some(batches),
-        }) => {
-            format!("spans to {endpoint} of batches with a traced caller, and of one in {batches}")
-        }
-    };
+    let traces = traces::describe(telemetry.traces.as_ref());
     format!("{explain}; a batch is slow after {slow}; {log}; {traces}")
 }
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
     use crate::policy::Policy;
 
@@ -173,18 +122,6 @@ mod tests {
             ("{access_log: 0}", "telemetry.access_log: 0: must be"),
             ("{access_lag: 1}", "did you mean access_log"),
             ("{explain: maybe}", "true or false"),
-            (
-                "{traces: {one_in: 10}}",
-                "telemetry.traces.endpoint: is missing",
-            ),
-            (
-                "{traces: {endpoint: 'localhost:4317'}}",
-                "must be http://host:port",
-            ),
-            (
-                "{traces: {endpoint: 'http://a:4317/v1/traces'}}",
-                "over gRPC",
-            ),
         ] {
             let faults = load(&format!("telemetry: {section}\n")).unwrap_err();
             assert!(faults.contains(told), "{section}: {faults}");

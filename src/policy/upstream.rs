@@ -6,14 +6,13 @@ use std::{
     time::Duration,
 };
 
-use rustls::pki_types::ServerName;
-
 use regex::Regex;
 
 use super::{
     bounds::{count, span},
+    client_tls,
     fault::Found,
-    file::{ClientTlsFile, LimitFile, TargetFile, UpstreamFile},
+    file::{LimitFile, TargetFile, UpstreamFile},
     rules::{Pipeline, Runtime, Upstream},
     section::At,
     units::show_size,
@@ -21,7 +20,7 @@ use super::{
 use crate::{
     limit::{Algorithm, LimitSettings},
     raft::GROUPS_MAX,
-    transport::{ClientFiles, Endpoint},
+    transport::Endpoint,
 };
 
 const DATA_DIR: &str = "ferry-data";
@@ -84,7 +83,7 @@ pub(super) fn check(
             .collect::<Option<_>>()
             .map(|endpoints| Upstream::Remote {
                 endpoints,
-                tls: client_tls(file.tls, folder, found),
+                tls: client_tls::check(file.tls, folder, found),
             }),
     };
     let limits = limit(&file.limit, found);
@@ -154,25 +153,6 @@ fn endpoint(text: &At<String>, i: usize, found: &mut Found) -> Option<Endpoint> 
         return fault("must have nothing but host and port");
     }
     Some(Endpoint::Url(uri))
-}
-
-/// Files are relative to the policy's folder.
-fn client_tls(file: ClientTlsFile, folder: &Path, found: &mut Found) -> ClientFiles {
-    let path = |text: At<String>| folder.join(text.value);
-    if let Some(name) = &file.server_name
-        && ServerName::try_from(name.value.as_str()).is_err()
-    {
-        let what = "must be a DNS name or an IP address";
-        found.add::<()>(
-            name.at,
-            format!("upstream.tls.server_name: {}: {what}", name.value),
-        );
-    }
-    ClientFiles {
-        ca: file.ca.map(path),
-        identity: file.cert.map(path).zip(file.key.map(path)),
-        server_name: file.server_name.map(|name| name.value),
-    }
 }
 
 fn limit(file: &LimitFile, found: &mut Found) -> Option<LimitSettings> {

@@ -148,7 +148,7 @@ impl Assembly {
             *kept = match asked {
                 None => None,
                 Some(to) => {
-                    let traces = Traces::to(&to.endpoint, to.one_in)?;
+                    let traces = Traces::to(to)?;
                     Some((to.clone(), Arc::new(traces)))
                 }
             };

@@ -27,10 +27,10 @@ pub(super) struct Sending<E> {
 }
 
 impl<E> Sending<E> {
-    pub(super) fn new(exporter: E, endpoint: &str) -> Self {
+    pub(super) fn new(exporter: E, endpoint: String) -> Self {
         Self {
             exporter,
-            endpoint: endpoint.to_owned(),
+            endpoint,
             losses: Mutex::default(),
         }
     }

@@ -17,15 +17,22 @@ use opentelemetry::{
         TraceFlags, TraceId, TraceState, Tracer as _, TracerProvider as _,
     },
 };
-use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig as _};
+use opentelemetry_otlp::{
+    ExporterBuildError, SpanExporter, WithExportConfig as _, WithTonicConfig as _,
+};
 use opentelemetry_sdk::{
     Resource,
     trace::{Sampler, SdkTracer, SdkTracerProvider, Span},
 };
 use tonic::Status;
 
-use super::{metrics::closed_by_name, note::Sent, sending::Sending};
-use crate::batch::TraceContext;
+use super::{
+    collector::{self, CollectorError},
+    metrics::closed_by_name,
+    note::Sent,
+    sending::Sending,
+};
+use crate::{batch::TraceContext, policy::TracesTo};
 
 /// Most links of a span: OpenTelemetry's own bound. Of more callers the oldest
 /// are linked, and how many there were stands beside.
@@ -37,13 +44,13 @@ const LAST_WORDS: Duration = Duration::from_secs(6);
 
 /// Why there are no traces.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "telemetry.traces.endpoint {endpoint}: {error}; name a collector, such as http://127.0.0.1:4317"
-)]
-pub struct TracesError {
-    endpoint: String,
-    #[source]
-    error: ExporterBuildError,
+pub enum TracesError {
+    /// There is no way to the collector.
+    #[error("telemetry.traces: {0}")]
+    Collector(#[from] CollectorError),
+    /// The exporter takes no such settings.
+    #[error("telemetry.traces: {0}; the environment's OTEL_ variables have a say in it")]
+    Exporter(#[from] ExporterBuildError),
 }
 
 /// Makes spans and sends them.
@@ -55,22 +62,19 @@ pub struct Traces {
 }
 
 impl Traces {
-    /// Sends spans to the collector at `endpoint`; `one_in` so many batches
-    /// is traced although none of its callers is. It must be called inside a
-    /// tokio runtime, which carries the connection.
+    /// Sends spans to the collector `to`. It must be called inside a tokio
+    /// runtime, which carries the connection.
     ///
     /// # Errors
-    /// If the endpoint is none.
-    pub fn to(endpoint: &str, one_in: Option<NonZeroU32>) -> Result<Self, TracesError> {
+    /// If the endpoint is none, or there are no certificates in its files.
+    pub fn to(to: &TracesTo) -> Result<Self, TracesError> {
         let exporter = SpanExporter::builder()
             .with_tonic()
-            .with_endpoint(endpoint)
+            .with_channel(collector::channel(to)?)
+            .with_metadata(collector::metadata(&to.headers))
             .with_timeout(EXPORT_TIMEOUT)
-            .build()
-            .map_err(|error| TracesError {
-                endpoint: endpoint.to_owned(),
-                error,
-            })?;
+            .build()?;
+        let endpoint = to.endpoint.to_string();
         let provider = SdkTracerProvider::builder()
             // What is recorded has been decided before a span is begun.
             .with_sampler(Sampler::AlwaysOn)
@@ -82,7 +86,7 @@ impl Traces {
         Ok(Self {
             tracer: provider.tracer_with_scope(scope.build()),
             provider,
-            one_in,
+            one_in: to.one_in,
         })
     }
 

@@ -2,6 +2,7 @@
 //! can be as odd as a test needs, and waiting for an event with a bound.
 
 pub(crate) mod admin;
+pub(crate) mod authority;
 pub(crate) mod client;
 pub(crate) mod etcd;
 pub(crate) mod faults;
