@@ -76,6 +76,9 @@ async fn the_alerts_fire_in_trouble_and_only_then() {
     assert!(test.status.success(), "{said}{complained}");
 }
 
+/// What there is nothing of where no entry had to go alone.
+const LATER: [&str; 1] = [names::ENTRIES_ALONE];
+
 /// A Prometheus of the test's own, as `deploy/prometheus` sets it up.
 struct Prometheus {
     address: SocketAddr,
@@ -156,6 +159,15 @@ async fn every_panel_of_the_dashboard_has_data_after_a_run_and_the_metrics_are_w
     let (_, text) = admin::fetch(sidecar.admin, "/metrics")
         .await
         .expect("it answers");
+    for name in names::ALL.iter().filter(|name| !LATER.contains(name)) {
+        assert!(text.contains(&format!("# HELP {name} ")), "{name}: {text}");
+        let unit = name.ends_with("_seconds").then_some("in seconds");
+        let help = text
+            .lines()
+            .find(|line| line.starts_with(&format!("# HELP {name} ")));
+        let help = help.expect("it was found before");
+        assert!(help.contains(unit.unwrap_or_default()), "{help}");
+    }
     let mut promtool = Command::new("promtool")
         .args(["check", "metrics"])
         .stdin(Stdio::piped())

@@ -126,6 +126,12 @@ impl Limiter {
         }
     }
 
+    /// What it goes by.
+    #[must_use]
+    pub fn settings(&self) -> LimitSettings {
+        self.settings
+    }
+
     /// Takes a permit, if one is free.
     pub fn try_admit(&mut self) -> bool {
         let admitted = self.in_flight < self.limit();

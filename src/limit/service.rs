@@ -116,6 +116,12 @@ impl LimitView {
         self.0.with(Limiter::limit)
     }
 
+    /// What the limiter goes by.
+    #[must_use]
+    pub fn settings(&self) -> LimitSettings {
+        self.0.with(Limiter::settings)
+    }
+
     /// Batches that hold a permit.
     #[must_use]
     pub fn in_flight(&self) -> u32 {

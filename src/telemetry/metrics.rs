@@ -184,6 +184,14 @@ impl Metrics {
         let value = |name, help: &str| self.keep(Gauge::with_opts(opts(name, help))?);
         Ok(LimitMetrics {
             limit: count(names::LIMIT, "The adaptive limit, in batches in flight.")?,
+            least: count(
+                names::LIMIT_MIN,
+                "What the limit never falls below, in batches in flight.",
+            )?,
+            most: count(
+                names::LIMIT_MAX,
+                "What the limit never rises above, in batches in flight.",
+            )?,
             in_flight: count(names::IN_FLIGHT, "Batches that hold a permit.")?,
             queued_entries: count(names::QUEUED_ENTRIES, "Entries that wait in windows.")?,
             queued_bytes: count(names::QUEUED_BYTES, "Payload bytes that wait in windows.")?,
@@ -221,7 +229,11 @@ impl Metrics {
             names::BATCHES_AGAIN,
             "Batches and halves of batches sent again after a failure, by reason (no_budget: not sent).",
         );
-        self.keep(IntCounterVec::new(opts, &["reason"])?)
+        let again = self.keep(IntCounterVec::new(opts, &["reason"])?)?;
+        for reason in ["retry", "bisect", "no_budget"] {
+            again.with_label_values(&[reason]);
+        }
+        Ok(again)
     }
 
     /// The counter of policy reloads, by result.
@@ -348,6 +360,8 @@ pub struct LimitMetrics {
     view: LimitView,
     queue: Arc<Queue>,
     limit: IntGauge,
+    least: IntGauge,
+    most: IntGauge,
     in_flight: IntGauge,
     queued_entries: IntGauge,
     queued_bytes: IntGauge,
@@ -359,7 +373,10 @@ impl LimitMetrics {
     /// Takes the present values over.
     pub fn refresh(&self) {
         let whole = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        let bounds = self.view.settings();
         self.limit.set(i64::from(self.view.limit()));
+        self.least.set(i64::from(bounds.min));
+        self.most.set(i64::from(bounds.max));
         self.in_flight.set(i64::from(self.view.in_flight()));
         self.queued_entries.set(whole(self.queue.entries()));
         self.queued_bytes.set(whole(self.queue.bytes()));

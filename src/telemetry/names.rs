@@ -27,6 +27,10 @@ pub const QUEUE_SECONDS: &str = "ferry_queue_seconds";
 pub const BATCH_SECONDS: &str = "ferry_batch_seconds";
 /// The adaptive limit, in batches in flight.
 pub const LIMIT: &str = "ferry_limit";
+/// What the limit never falls below, in batches in flight.
+pub const LIMIT_MIN: &str = "ferry_limit_min";
+/// What the limit never rises above, in batches in flight.
+pub const LIMIT_MAX: &str = "ferry_limit_max";
 /// Batches holding a permit.
 pub const IN_FLIGHT: &str = "ferry_in_flight";
 /// Entries waiting in windows.
@@ -68,6 +72,7 @@ pub const ALL: &[&str] = &[
     ENTRIES,
     ENTRIES_SHED,
     ENTRIES_CANCELLED,
+    ENTRIES_ALONE,
     GHOSTS,
     ENTRIES_ABANDONED,
     BATCHES,
@@ -77,12 +82,15 @@ pub const ALL: &[&str] = &[
     QUEUE_SECONDS,
     BATCH_SECONDS,
     LIMIT,
+    LIMIT_MIN,
+    LIMIT_MAX,
     IN_FLIGHT,
     QUEUED_ENTRIES,
     QUEUED_BYTES,
     LIMIT_BDP,
     LIMIT_SLOWDOWN,
     FORWARDED,
+    BATCHES_AGAIN,
     POLICY_RELOADS,
     RAFT_WRITE_REQUESTS,
     RAFT_WRITE_SUCCESS,
