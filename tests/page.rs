@@ -9,8 +9,9 @@ use tokio::process::Command;
 use crate::{
     process::Sidecar,
     support::{
+        admin,
         load::Loading,
-        served::{one_at_a_time, policy_file},
+        served::{ANY, Served, one_at_a_time, policy_file},
         upstream::{Upstream, refusal},
     },
 };
@@ -25,6 +26,8 @@ struct Look<'a> {
     then: &'a str,
     phone: bool,
     dark: bool,
+    /// How often Tab is pressed.
+    tabs: u32,
     picture: &'a str,
 }
 
@@ -39,6 +42,7 @@ impl Look<'_> {
             .arg(script)
             .args(["--url", &format!("http://{admin}/")])
             .args(["--until", self.until, "--then", self.then])
+            .args(["--tabs", &self.tabs.to_string()])
             .stdin(Stdio::null())
             .kill_on_drop(true);
         if self.phone {
@@ -96,12 +100,20 @@ async fn the_live_page_under_load_says_how_many_proposals_are_saved() {
     let look = Look {
         until: "/leave as/.test(document.getElementById('sentence').textContent)",
         then: "document.querySelectorAll('details').forEach((one) => { one.open = true; })",
+        tabs: 2,
         picture: "under-load",
         ..Look::default()
     };
     let shown = look.at(sidecar.admin).await;
+    let phone = Look {
+        phone: true,
+        picture: "under-load-phone",
+        ..look
+    };
+    let on_phone = phone.at(sidecar.admin).await;
     loading.stop();
     assert_sound(&shown);
+    assert_sound(&on_phone);
     let sentence = text(&shown, "sentence");
     assert!(sentence.contains("proposals saved"), "{sentence}");
     assert!(
@@ -110,6 +122,10 @@ async fn the_live_page_under_load_says_how_many_proposals_are_saved() {
     );
     assert!(text(&shown, "chart").starts_with("limit "), "{shown}");
     assert!(!text(&shown, "group-rows").is_empty(), "{shown}");
+    let without = text(&shown, "p50-note");
+    assert!(without.ends_with("s without the queue"), "{without}");
+    let skip = serde_json::json!([["Skip to the methods", "solid"], ["pause", "solid"]]);
+    assert_eq!(shown["tabbed"], skip, "each shows that it has the focus");
     assert!(text(&shown, "policy").contains("CreateSession"), "{shown}");
 }
 
@@ -128,9 +144,12 @@ async fn hurried(upstream: SocketAddr) -> Sidecar {
 async fn the_live_page_while_shedding_names_the_reason_in_words_and_not_by_colour_alone() {
     let upstream = Upstream::holding().await;
     let sidecar = hurried(upstream.address).await;
+    let (code, told) = admin::post(sidecar.admin, "/reload", "").await;
+    assert_eq!(code, 200, "{told}");
     let loading = Loading::start(sidecar.address, "page-");
     let look = Look {
-        until: "document.getElementById('tile-shed').dataset.state === 'bad'",
+        until: "document.getElementById('tile-shed').dataset.state === 'bad' \
+                && /reloaded/.test(document.getElementById('reloads').textContent)",
         picture: "while-shedding",
         ..Look::default()
     };
@@ -139,6 +158,13 @@ async fn the_live_page_while_shedding_names_the_reason_in_words_and_not_by_colou
     loading.stop();
     assert_sound(&shown);
     assert!(text(&shown, "shed-note").contains("/s"), "{shown}");
+    assert_eq!(text(&shown, "state"), "ready, but calls are shed");
+    assert!(
+        text(&shown, "sentence").contains("are refused for load"),
+        "{shown}"
+    );
+    let reloads = text(&shown, "reloads");
+    assert!(reloads.starts_with("✓ reloaded"), "{reloads}");
 }
 
 #[tokio::test]
@@ -161,4 +187,30 @@ async fn the_live_page_with_the_upstream_refusing_lists_the_failed_batches() {
     loading.stop();
     assert_sound(&shown);
     assert!(text(&shown, "recent").contains("CreateSession"), "{shown}");
+}
+
+#[tokio::test]
+async fn the_live_page_with_the_upstream_down_says_which_endpoint_cannot_be_reached() {
+    let nobody = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
+        listener.local_addr().expect("it is bound")
+    };
+    // In this process: it never is ready, which the others are waited for.
+    let served = Served::by(&policy_file(ANY, ANY, &one_at_a_time(nobody))).await;
+    let loading = Loading::start(served.address(), "page-");
+    let look = Look {
+        until: "document.getElementById('tile-failed').dataset.state === 'bad'",
+        picture: "upstream-down",
+        ..Look::default()
+    };
+    let shown = look.at(served.admin()).await;
+    loading.stop();
+    assert_sound(&shown);
+    let state = text(&shown, "state");
+    assert!(state.starts_with("not ready"), "{state}");
+    assert!(state.contains(&nobody.to_string()), "{state}");
+    assert!(
+        text(&shown, "sentence").contains("calls a second fail"),
+        "{shown}"
+    );
 }

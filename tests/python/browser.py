@@ -18,7 +18,7 @@ import urllib.request
 READ = """
 const text = (id) => document.getElementById(id).textContent;
 const ids = ['state', 'sentence', 'limit', 'shed', 'shed-note', 'failed', 'queued',
-             'ghosts', 'p50', 'p99', 'method-rows', 'group-rows', 'recent', 'policy', 'reloads'];
+             'ghosts', 'p50', 'p50-note', 'p99', 'method-rows', 'group-rows', 'recent', 'policy', 'reloads'];
 const texts = Object.fromEntries(ids.map((id) => [id, text(id)]));
 texts.flow = document.getElementById('flow').getAttribute('aria-label');
 texts.chart = document.getElementById('chart-limit').getAttribute('aria-label') || '';
@@ -61,6 +61,13 @@ class Browser:
     def run(self, script):
         return self.ask("POST", "/execute/sync", {"script": script, "args": []})
 
+    def tab(self):
+        """Presses Tab; answers with what has the focus now, and its outline."""
+        keys = [{"type": kind, "value": "\ue004"} for kind in ("keyDown", "keyUp")]
+        self.ask("POST", "/actions", {"actions": [{"type": "key", "id": "keyboard", "actions": keys}]})
+        return self.run("const at = document.activeElement;"
+                        "return [at.id || at.textContent.trim(), getComputedStyle(at).outlineStyle];")
+
     def picture(self, file):
         shot = self.ask("POST", "/goog/cdp/execute", {
             "cmd": "Page.captureScreenshot", "params": {"captureBeyondViewport": True}})
@@ -76,6 +83,7 @@ def main():
     options.add_argument("--width", type=int, default=1280)
     options.add_argument("--height", type=int, default=1300)
     options.add_argument("--dark", action="store_true")
+    options.add_argument("--tabs", type=int, default=0, help="press Tab so often, and say where the focus went")
     options.add_argument("--picture", help="write a PNG here")
     asked = options.parse_args()
     driver = subprocess.Popen(["chromedriver", "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
@@ -92,6 +100,7 @@ def main():
             if asked.then:
                 browser.run(asked.then)
             shown = browser.run(READ)
+            shown["tabbed"] = [browser.tab() for _ in range(asked.tabs)]
             shown["console"] = [
                 line["message"] for line in browser.ask("POST", "/se/log", {"type": "browser"})
                 if line["level"] == "SEVERE"]

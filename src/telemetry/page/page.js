@@ -65,6 +65,7 @@
   const number = (value, digits = 0) =>
     Number.isFinite(value) ? value.toLocaleString("en", { maximumFractionDigits: digits, minimumFractionDigits: 0 }) : "–";
   const rateText = (value) => number(value, value < 10 ? 1 : 0);
+  const thousands = (value) => (value >= 10000 ? number(value / 1000) + "k" : rateText(value));
   function time(seconds) {
     if (!Number.isFinite(seconds)) return "–";
     if (seconds < 1e-3) return number(seconds * 1e6) + " µs";
@@ -108,16 +109,16 @@
     }
     let low = log ? 10 ** Math.floor(Math.log10(Math.min(...all))) : 0;
     let high = log ? 10 ** Math.ceil(Math.log10(Math.max(...all) * 1.0001)) : Math.max(...all) * 1.15 || 1;
-    if (!log) {
-      const step = 10 ** Math.floor(Math.log10(high / 3));
-      high = Math.ceil(high / step) * step;
-    }
+    // 1, 2 or 5 times a power of ten, at most four of them.
+    const decade = 10 ** Math.floor(Math.log10(high / 4));
+    const step = decade * [1, 2, 5, 10].find((one) => decade * one * 4 >= high);
+    if (!log) high = Math.ceil(high / step) * step;
     const scale = (value) => (log ? Math.log10(Math.max(value, low)) : value);
     const y = (value) => top + (height - top - bottom) * (1 - (scale(value) - scale(low)) / ((scale(high) - scale(low)) || 1));
     const x = (ago) => left + (width - left - right) * (1 - ago / KEEP);
     const ticks = [];
     if (log) for (let at = low; at <= high * 1.01; at *= 10) ticks.push(at);
-    else for (let part = 0; part <= 3; part++) ticks.push((high * part) / 3);
+    else for (let at = 0; at <= high * 1.01; at += step) ticks.push(at);
     for (const at of ticks) {
       chart.append(svg("line", { class: "grid", x1: left, x2: width - right, y1: y(at), y2: y(at) }));
       chart.append(svg("text", { x: left - 6, y: y(at) + 4, "text-anchor": "end" }, format(at)));
@@ -163,7 +164,8 @@
       p50: quantile(0.5, before, after, "ferry_entry_seconds", want),
       p99: quantile(0.99, before, after, "ferry_entry_seconds", want),
       wait50: quantile(0.5, before, after, "ferry_queue_seconds", want),
-      wait99: quantile(0.99, before, after, "ferry_queue_seconds", want),
+      alone50: quantile(0.5, before, after, "ferry_batch_seconds", want),
+      alone99: quantile(0.99, before, after, "ferry_batch_seconds", want),
       shed: rate(before, after, "ferry_entries_shed_total", want),
       failed: ["refused", "unknown", "invalid"].reduce((total, outcome) => total + entries(outcome), 0),
       cancelled: rate(before, after, "ferry_entries_cancelled_total", want),
@@ -183,11 +185,12 @@
     if (now.carried > 0) {
       const saved = 100 * (1 - now.out / now.carried);
       sentence.append(element("b", number(now.carried)), " calls a second leave as ", element("b", rateText(now.out)),
-        " batches: ", element("b", number(now.size, 1)), ` a proposal, ${number(Math.max(saved, 0), 1)} % of the upstream's proposals saved.`);
-      if (now.failed > 0) sentence.append(element("em", ` ✕ ${rateText(now.failed)} calls a second fail.`));
+        " batches: ", element("b", number(now.size, 1)), ` a proposal, ${number(Math.max(saved, 0), 1)}\u00a0% of the upstream's proposals saved.`);
     } else {
       sentence.append("Idle: no batch was sent in the last ten seconds.");
     }
+    if (now.failed > 0) sentence.append(element("em", ` ✕ ${rateText(now.failed)} calls a second fail.`));
+    if (now.shed > 0) sentence.append(element("em", ` ✕ ${rateText(now.shed)} calls a second are refused for load.`));
     const most = Math.max(now.carried, now.out, 1e-9);
     byId("bar-in").style.width = `${(100 * now.carried) / most}%`;
     byId("bar-out").style.width = `${(100 * now.out) / most}%`;
@@ -195,18 +198,18 @@
     say("rate-out", rateText(now.out) + "/s");
     byId("flow").setAttribute("aria-label", `${rateText(now.carried)} calls a second in, ${rateText(now.out)} batches a second out`);
 
-    say("p50", time(now.p50)); say("p50-note", `waiting ${time(now.wait50)}`);
-    say("p99", time(now.p99)); say("p99-note", `waiting ${time(now.wait99)}`);
+    say("p50", time(now.p50)); say("p50-note", `${time(now.alone50)} without the queue`);
+    say("p99", time(now.p99)); say("p99-note", `${time(now.alone99)} without the queue`);
     say("limit", number(limit)); say("limit-note", `${number(flight)} in flight, L = λW ${number(little, 1)}`);
     say("queued", number(sum(series, "ferry_queued_entries"))); say("queued-note", size(sum(series, "ferry_queued_bytes")));
     const perReason = values(series, "ferry_entries_shed_total", "reason")
       .map((reason) => [reason, rate(before, after, "ferry_entries_shed_total", { reason })]).filter(([, value]) => value > 0);
-    say("shed", rateText(now.shed) + "/s");
-    say("shed-note", perReason.map(([reason, value]) => `${reason} ${rateText(value)}/s`).join(", ") || "none refused for load");
+    say("shed", thousands(now.shed) + "/s");
+    say("shed-note", perReason.map(([reason, value]) => `${reason} ${thousands(value)}/s`).join(", ") || "none refused for load");
     byId("tile-shed").dataset.state = now.shed > 0 ? "bad" : "";
-    say("failed", rateText(now.failed) + "/s");
+    say("failed", thousands(now.failed) + "/s");
     say("failed-note", ["refused", "unknown", "invalid"].map((outcome) => [outcome, rate(before, after, "ferry_entries_total", { outcome })])
-      .filter(([, value]) => value > 0).map(([outcome, value]) => `${outcome} ${rateText(value)}/s`).join(", ") || "none");
+      .filter(([, value]) => value > 0).map(([outcome, value]) => `${outcome} ${thousands(value)}/s`).join(", ") || "none");
     byId("tile-failed").dataset.state = now.failed > 0 ? "bad" : "";
     say("cancelled", rateText(now.cancelled) + "/s");
     say("cancelled-note", values(series, "ferry_entries_cancelled_total", "stage")
@@ -222,23 +225,28 @@
   function charts() {
     const end = history[history.length - 1].at;
     const line = (label, kind, of) => ({ label, kind, points: history.map((one) => [(end - one.at) / 1000, of(one)]) });
-    draw("chart-rate", [line("calls", "a", (one) => one.carried), line("batches", "b", (one) => one.out)], { log: true, format: (value) => (value >= 10000 ? number(value / 1000) + "k" : rateText(value)) });
+    draw("chart-rate", [line("calls", "a", (one) => one.carried), line("batches", "b", (one) => one.out)], { log: true, format: thousands });
     draw("chart-limit", [line("limit", "a", (one) => one.limit), line("in flight", "b", (one) => one.flight), line("λW", "c", (one) => one.little)], { format: (value) => number(value, 1) });
     const ms = (value) => number(value, value < 1 ? 2 : value < 10 ? 1 : 0);
-    draw("chart-latency", [line("p50", "a", (one) => one.p50 * 1e3), line("p99", "b", (one) => one.p99 * 1e3), line("upstream", "c", (one) => one.upstream * 1e3)], { log: true, format: ms });
+    draw("chart-latency", [line("p50", "a", (one) => one.p50 * 1e3), line("p99", "b", (one) => one.p99 * 1e3), line("without queue", "c", (one) => one.alone50 * 1e3)], { log: true, format: ms });
     draw("chart-size", [line("entries", "a", (one) => one.size)], { format: (value) => number(value, value < 10 ? 1 : 0) });
   }
 
   function rows(id, made, columns, empty) {
     const body = byId(id);
+    // A phone shows a row as a list, each figure behind its column's name.
+    const names = [...body.parentNode.querySelectorAll("th")].map((head) => head.textContent);
     body.replaceChildren();
     for (const cells of made) {
       const row = document.createElement("tr");
-      cells.forEach((cell, at) => row.append(element("td", cell, at ? {} : { title: cell })));
+      cells.forEach((cell, at) => row.append(element("td", cell, at ? { "data-name": names[at] } : { title: cell })));
       body.append(row);
     }
     if (!made.length) body.append(element("tr", "")), body.firstChild.append(element("td", empty, { colspan: columns }));
   }
+
+  // Without the package: pages are narrow, and methods of one name are rare.
+  const short = (method) => method.replace(/^\//, "").replace(/^.*\.([^.]+\/)/, "$1");
 
   function methods(before, after) {
     rows("method-rows", values(after.series, "ferry_batch_entries_count", "method").map((method) => {
@@ -247,7 +255,7 @@
         .map((why) => [why, rate(before, after, "ferry_batches_total", { method, closed_by: why })])
         .filter(([, value]) => value > 0).sort((a, b) => b[1] - a[1])
         .map(([why, value]) => `${why} ${number((100 * value) / of.out)} %`);
-      return [method.replace(/^\//, "").replace(/^.*\.([^.]+\/)/, "$1"), rateText(of.carried), rateText(of.out), number(of.size, 1),
+      return [short(method), rateText(of.carried), rateText(of.out), number(of.size, 1),
         time(of.p50), time(of.p99), time(of.wait50), rateText(of.shed), rateText(of.failed), closed.join(", ") || "–"];
     }), 10, "No method batches.");
   }
@@ -255,14 +263,17 @@
   function groups(before, after) {
     const all = values(after.series, "ferry_raft_write_requests_total", "group");
     byId("groups-section").hidden = !all.length;
+    // One group's limit bears no group.
+    const only = !values(after.series, "ferry_limit", "group").length;
     rows("group-rows", all.map((group) => {
       const want = { group };
       const q = (at, name) => time(quantile(at, before, after, name, want));
-      const syncs = rate(before, after, "ferry_raft_proposals_per_sync_count", want);
       return [group, rateText(rate(before, after, "ferry_raft_write_requests_total", want)), rateText(rate(before, after, "ferry_raft_write_failures_total", want)),
         q(0.5, "ferry_raft_write_seconds"), q(0.5, "ferry_raft_log_append_seconds"), q(0.99, "ferry_raft_log_append_seconds"), q(0.5, "ferry_raft_apply_batch_seconds"),
-        number(rate(before, after, "ferry_raft_proposals_per_sync_sum", want) / syncs, 1), number(sum(after.series, "ferry_raft_apply_lag", want))];
+        number(sum(after.series, "ferry_raft_apply_lag", want)), ...["ferry_limit", "ferry_in_flight"].map((name) => number(sum(after.series, name, only ? {} : want)))];
     }), 9, "No group.");
+    const [durable, syncs] = ["sum", "count"].map((end) => rate(before, after, "ferry_raft_proposals_per_sync_" + end));
+    say("sync-note", syncs > 0 ? `One log serves all groups: ${rateText(syncs)} syncs a second, ${number(durable / syncs, 1)} proposals each, p99 ${time(quantile(0.99, before, after, "ferry_raft_log_sync_seconds"))}.` : "");
   }
 
   // ---- the loop
@@ -280,10 +291,11 @@
     const after = { at: performance.now(), series: parse(metrics.body) };
     samples.push(after);
     while (samples.length > 2 && after.at - samples[1].at > WINDOW * 1000) samples.shift();
-    const failing = history.length && history[history.length - 1].failed > 0;
-    state(ready.ok && !failing ? "good" : "warn", ready.ok ? (failing ? "ready, but calls fail" : "ready") : ready.body.trim() || "not ready");
-    say("fresh", `sampled ${new Date().toLocaleTimeString()}`);
     if (samples.length > 1) show(samples[0], after);
+    const now = history[history.length - 1];
+    const but = !now ? "" : now.failed > 0 ? ", but calls fail" : now.shed > 0 ? ", but calls are shed" : "";
+    state(ready.ok && !but ? "good" : "warn", ready.ok ? `ready${but}` : ready.body.trim() || "not ready");
+    say("fresh", `sampled ${new Date().toLocaleTimeString()}`);
   }
 
   async function slowly() {
@@ -314,7 +326,10 @@
     at.replaceChildren(...(told.length ? told.slice(0, 50) : [null]).map((one) => {
       if (!one) return element("p", "None recorded.");
       const parts = Object.entries(one.seconds || {}).map(([stage, value]) => `${stage} ${time(value)}`).join(" · ");
-      return element("p", `${one.outcome === "committed" ? "slow" : "✕ failed"}, ${time(one.seconds_ago)} ago: ${one.method}, ${one.entries} entries: ${parts}`, one.outcome === "committed" ? {} : { class: "failed" });
+      const told = element("p", "", one.outcome === "committed" ? {} : { class: "failed" });
+      const what = one.outcome === "committed" ? "slow" : "✕ failed";
+      told.append(element("b", `${what} ${short(one.method)}`), `, ${one.entries} entries, ${time(one.seconds_ago)} ago: ${parts}`);
+      return told;
     }));
   }
 
