@@ -37,7 +37,7 @@ demo: setup-build
 
 ##: test         every check and every test, the Python client's too
 .PHONY: test
-test: lint-rust deny-fixed doc test-full test-core
+test: lint-files lint-rust deny-fixed doc test-full test-core
 
 ##: test-etcd    etcdctl's own performance check through ferry, a minute
 .PHONY: test-etcd

@@ -315,8 +315,16 @@ fn print_config_names_secrets_by_their_files_and_never_reads_them_out() {
             "127.0.0.1:0\n",
             "127.0.0.1:0\n    tls: {cert: cert.pem, key: key.pem, client_ca: ca.pem}\n",
         );
+    let traces =
+        "telemetry: {traces: {endpoint: 'https://a:4317', header_files: {authorization: token}}}";
+    let policy = format!("{policy}{traces}\n");
     let policy = desk.write("policy.yaml", &policy).display().to_string();
     let shown = told(&desk, &["proxy", "--policy", &policy, "--print-config"]);
+    assert!(
+        shown.contains("telemetry.traces.header_files.authorization token (line "),
+        "{shown}"
+    );
+    assert!(shown.contains("with authorization from files"), "{shown}");
     assert!(shown.contains("admin.token_file token (line "), "{shown}");
     assert!(
         shown.contains("listen[0].tls.key key.pem (line "),

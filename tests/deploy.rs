@@ -1,6 +1,11 @@
 //! What `deploy/` ships is what this version of ferry takes.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use ferry::policy::{NodeFile, Policy, Upstream};
 
@@ -17,6 +22,99 @@ fn block(manifest: &str, key: &str) -> String {
     block
         .flat_map(|line| [line.get(4..).unwrap_or(""), "\n"])
         .collect()
+}
+
+fn read(path: &str) -> String {
+    let read = fs::read_to_string(crate::support::root().join(path));
+    read.unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// What the container file's build stage copies of the checkout.
+fn copied() -> BTreeSet<String> {
+    let file = read("deploy/Containerfile");
+    let copies = file.lines().filter_map(|line| line.strip_prefix("COPY "));
+    let own = copies.filter(|copy| !copy.starts_with("--from"));
+    let words = own.flat_map(|copy| {
+        let words: Vec<_> = copy.split_whitespace().collect();
+        words[..words.len() - 1].to_vec()
+    });
+    words.map(str::to_owned).collect()
+}
+
+/// Every file under `folder`.
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).expect("it is a folder of the checkout");
+    let paths = entries.map(|entry| entry.expect("it can be listed").path());
+    let files = paths.flat_map(|path| match path.is_dir() {
+        true => files_below(&path),
+        false => vec![path],
+    });
+    files.collect()
+}
+
+#[test]
+fn the_container_file_copies_what_its_build_reads_and_the_context_holds_nothing_else() {
+    let (root, copied) = (crate::support::root(), copied());
+    for path in &copied {
+        assert!(root.join(path).exists(), "COPY {path}: there is none");
+    }
+    let ignored = read(".dockerignore");
+    let kept = ignored.lines().filter_map(|line| line.strip_prefix('!'));
+    let kept: BTreeSet<_> = kept.map(str::to_owned).collect();
+    assert_eq!(kept, copied, ".dockerignore against deploy/Containerfile");
+    // What build.rs says it reads, and what the sources take into the binary.
+    let build = read("build.rs");
+    let read_by_build = build.split("rerun-if-changed=").skip(1);
+    let read_by_build = read_by_build.map(|rest| rest.split('"').next().unwrap_or_default());
+    let mut needed: BTreeSet<_> = read_by_build.map(|path| root.join(path)).collect();
+    for file in files_below(&root.join("src")) {
+        let text = fs::read_to_string(&file).expect("sources are text");
+        let folder = file.parent().expect("it is in a folder");
+        let taken = text.split("include_str!(\"").skip(1);
+        let taken = taken.map(|rest| rest.split('"').next().unwrap_or_default());
+        needed.extend(taken.map(|path| folder.join(path)));
+    }
+    assert!(needed.len() > 5, "{needed:?}");
+    for path in needed {
+        let real = path.canonicalize();
+        let real = real.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let under = |copy: &String| real.starts_with(root.join(copy));
+        assert!(
+            copied.iter().any(under),
+            "{}: is not copied",
+            real.display()
+        );
+    }
+}
+
+#[test]
+fn cargo_takes_the_manifest_with_what_the_container_file_copies() {
+    let (root, home) = (
+        crate::support::root(),
+        tempfile::tempdir().expect("a folder"),
+    );
+    for path in copied() {
+        let (from, to) = (root.join(&path), home.path().join(&path));
+        let files = match from.is_dir() {
+            true => files_below(&from),
+            false => vec![from.clone()],
+        };
+        for file in files {
+            let to = to.join(file.strip_prefix(&from).expect("it is below"));
+            // A path joined with nothing ends in a slash, which a file's must not.
+            let to: PathBuf = to.components().collect();
+            fs::create_dir_all(to.parent().expect("it has a folder")).expect("writable");
+            fs::copy(&file, &to).expect("it is readable");
+        }
+    }
+    fs::write(home.path().join("tests/main.rs"), "").expect("as the container file does");
+    let cargo = Command::new("cargo")
+        .args(["metadata", "--locked", "--offline", "--format-version=1"])
+        .current_dir(home.path())
+        .output()
+        .expect("cargo runs this test");
+    let told = String::from_utf8_lossy(&cargo.stderr);
+    assert!(cargo.status.success(), "{told}");
 }
 
 #[test]

@@ -174,7 +174,9 @@ fn write_policy(home: &TempDir, policy: &str) -> PathBuf {
 }
 
 /// The addresses on the line that announces them; `None` if it ended before.
-async fn announced(told: &mut Lines<BufReader<ChildStderr>>) -> Option<(SocketAddr, SocketAddr)> {
+pub(crate) async fn announced(
+    told: &mut Lines<BufReader<ChildStderr>>,
+) -> Option<(SocketAddr, SocketAddr)> {
     let address = |text: &str| text.parse().expect("an address is announced");
     while let Some(line) = next(told).await {
         if let Some((_, places)) = line.split_once("listening on ") {

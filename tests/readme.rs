@@ -1,49 +1,85 @@
 //! Every command that the README tells a newcomer to type is tried. What ends
-//! at once is run as printed; what runs until it is ended, or for minutes, is
-//! taken as far as is cheap: `ferry proxy` to its effective configuration,
-//! `make` to what it would run. A command of another kind fails the test, so
+//! at once is run as printed; so is `ferry proxy`, on ports that variables move,
+//! until it has shown its page and is told to end. `make` runs for minutes and
+//! is taken to what it would run. A command of another kind fails the test, so
 //! that none is added untried.
 
-use std::{
-    fs,
-    process::{Command, Output},
+use std::{fs, process::Stdio};
+
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::Command,
 };
+
+use crate::{
+    process::announced,
+    support::{admin, root, soon},
+};
+
+const FERRY: &str = env!("CARGO_BIN_EXE_ferry");
 
 /// The lines after `$ ` in the README's console blocks.
 fn commands() -> Vec<String> {
-    let root = crate::support::root();
-    let readme = fs::read_to_string(root.join("README.md")).expect("it ships with ferry");
+    let readme = fs::read_to_string(root().join("README.md")).expect("it ships with ferry");
     let lines = readme.lines().filter_map(|line| line.strip_prefix("$ "));
     lines.map(str::to_owned).collect()
 }
 
-/// Run from the checkout's top, as the README means it.
-fn run(program: &str, arguments: &[&str]) -> Output {
-    Command::new(program)
-        .args(arguments)
-        .current_dir(crate::support::root())
-        .output()
-        .unwrap_or_else(|error| panic!("{program}: {error}"))
+/// To be run from the checkout's top, as the README means it.
+fn command(program: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command.args(arguments).current_dir(root());
+    command
 }
 
-#[test]
-fn every_command_of_the_readme_is_one_that_works() {
+async fn run(program: &str, arguments: &[&str]) {
+    let output = command(program, arguments).output().await;
+    let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {arguments:?}: {told}");
+}
+
+/// The sidecar of the README: it says where it listens, shows its page and its
+/// policy there, and ends well when it is told to.
+async fn serve(flags: &[&str]) {
+    let mut process = command(FERRY, flags)
+        .env("FERRY_PROXY_LISTEN", "127.0.0.1:0")
+        .env("FERRY_PROXY_ADMIN", "127.0.0.1:0")
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("cargo built the binary");
+    let told = process.stderr.take().expect("it is piped");
+    let mut told = BufReader::new(told).lines();
+    let places = soon("it says where it listens", announced(&mut told)).await;
+    let (_, at) = places.expect("it runs until it is told to end");
+    for (path, part) in [
+        ("/", "<title>ferry</title>"),
+        ("/policy", "CreateSession"),
+        ("/metrics", "ferry_limit"),
+    ] {
+        let (code, body) = admin::fetch(at, path).await.expect("it answers");
+        assert!(code == 200 && body.contains(part), "{path}: {code} {body}");
+    }
+    let id = process.id().expect("it was not waited for").to_string();
+    run("sh", &["-c", &format!("kill -TERM {id}")]).await;
+    let ended = soon("ferry ends", process.wait()).await;
+    let ended = ended.expect("it is our child");
+    assert!(ended.success(), "{ended}");
+}
+
+#[tokio::test]
+async fn every_command_of_the_readme_is_one_that_works() {
     let commands = commands();
     assert!(commands.len() >= 4, "{commands:?}");
     for command in commands {
         let words: Vec<_> = command.split_whitespace().collect();
-        let output = match words.as_slice() {
-            ["ferry", flags @ ..] if flags.first() == Some(&"proxy") => {
-                let flags = [flags, &["--print-config"]].concat();
-                run(env!("CARGO_BIN_EXE_ferry"), &flags)
-            }
-            ["ferry", flags @ ..] if flags.first() == Some(&"check") => {
-                run(env!("CARGO_BIN_EXE_ferry"), flags)
-            }
-            ["make", targets @ ..] => run("make", &[&["--dry-run"], targets].concat()),
+        match words.as_slice() {
+            ["ferry", "proxy", ..] => serve(&words[1..]).await,
+            ["ferry", "check", ..] => run(FERRY, &words[1..]).await,
+            ["make", targets @ ..] => run("make", &[&["--dry-run"], targets].concat()).await,
             _ => panic!("{command}: say in this test how it is tried"),
-        };
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{command}: {told}");
+        }
     }
 }
