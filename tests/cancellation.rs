@@ -272,3 +272,48 @@ async fn a_failed_batch_tells_each_caller_what_the_upstream_said_and_frees_its_p
     }
     acknowledged(waiting(&stage.line, "later").await).await;
 }
+
+#[tokio::test]
+async fn a_caller_that_leaves_while_its_batch_waits_to_be_sent_again_does_not_ride_along() {
+    let upstream = Upstream::holding().await;
+    let require = "    require: [client_id, session]\n";
+    let retry = "on_error: {retry: {attempts: 3, on: [UNAVAILABLE], idempotent: true}}";
+    let retried = format!("{require}    {retry}\n");
+    let served = Served::before_with(upstream.address, require, &retried).await;
+    let line = served.line().await;
+    let first = waiting(&line, "first").await;
+    upstream.until_batches(1).await;
+    let leaver = waiting(&line, "leaver").await;
+    let stayer = waiting(&line, "stayer").await;
+    served.until_queued(2).await;
+    upstream.answer();
+    acknowledged(first).await;
+    upstream.until_batches(2).await;
+    // Takes the one permit as soon as the refusal gives it back, and keeps it:
+    // whatever is sent again has to wait behind it.
+    let blocker = waiting(&line, "blocker").await;
+    served.until_queued(1).await;
+    upstream.refuse(Status::unavailable("not now"));
+    upstream.answer();
+    upstream.until_batches(3).await;
+    leaver.reset();
+    // Behind the reset on the same connection: when it waits, the reset is known.
+    let marker = waiting(&line, "marker").await;
+    served.until_queued(1).await;
+    upstream.answer_all();
+    for call in [blocker, stayer, marker] {
+        acknowledged(call).await;
+    }
+    let mut sent: Vec<_> = upstream
+        .batches()
+        .into_iter()
+        .map(|seen| seen.clients)
+        .collect();
+    let again = sent.split_off(3);
+    assert_eq!(
+        sent,
+        [vec!["first"], vec!["leaver", "stayer"], vec!["blocker"]]
+    );
+    let again: std::collections::BTreeSet<_> = again.concat().into_iter().collect();
+    assert_eq!(again, ["marker", "stayer"].map(String::from).into());
+}

@@ -9,7 +9,8 @@ use std::{
 use tower::Service;
 
 use super::{
-    ClosedBy, Crowd, QueueSettings, ShedReason, Split, TraceContext, Weight, WindowSettings,
+    Callers, ClosedBy, Crowd, QueueSettings, ShedReason, Split, TraceContext, Weight,
+    WindowSettings,
 };
 use crate::{limit::Load, reply::Reply};
 
@@ -47,6 +48,8 @@ pub struct Batch<Req> {
     pub handed_over: HandedOver,
     /// Its span, where it has one that is recorded.
     pub trace: Option<TraceContext>,
+    /// Who of its callers still waits.
+    pub callers: Callers,
 }
 
 /// When a batch's requests had been merged and handed over, if the service
@@ -72,6 +75,7 @@ impl<Req> Clone for Batch<Req> {
         Self {
             requests: Arc::clone(&self.requests),
             handed_over: self.handed_over.clone(),
+            callers: self.callers.clone(),
             ..*self
         }
     }

@@ -10,13 +10,16 @@
 
 use std::{
     pin::pin,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use tokio::sync::mpsc;
 
-use super::{Answering, Batch, BatchError, ClosedBy, Coalesce, Entry, HandedOver, Sealed, Split};
+use super::{
+    Answering, Batch, BatchError, Callers, ClosedBy, Coalesce, Entry, HandedOver, Sealed, Split,
+    callers::Replies,
+};
 use crate::reply::Reply;
 
 /// A finished batch, as its task reports it.
@@ -58,7 +61,7 @@ pub(super) struct Flight<K, P, E> {
     pub(super) arrivals: Vec<Instant>,
     /// The entries of each; none where each is one.
     pub(super) weights: Vec<u32>,
-    pub(super) replies: Vec<Reply<P, E>>,
+    pub(super) replies: Replies<P, E>,
 }
 
 impl<K, P, E: Clone> Flight<K, P, E> {
@@ -72,7 +75,11 @@ impl<K, P, E: Clone> Flight<K, P, E> {
         C: Coalesce<Req, Partition = K>,
         R: Split<E, Part = P>,
     {
-        let ghosts = self.replies.iter().filter(|reply| reply.has_left()).count();
+        let ghosts = {
+            let replies = self.replies.lock();
+            let replies = replies.unwrap_or_else(PoisonError::into_inner);
+            replies.iter().filter(|reply| reply.has_left()).count()
+        };
         let mut answer = pin!(answer);
         let in_time = match self.deadline {
             Some(deadline) => tokio::time::timeout_at(deadline.into(), &mut answer)
@@ -90,7 +97,11 @@ impl<K, P, E: Clone> Flight<K, P, E> {
             }
             None => (Err(BatchError::TimedOut), Some(report)),
         };
-        let (committed, abandoned) = fan_out(outcome, self.replies, &self.weights);
+        let replies = {
+            let replies = self.replies.lock();
+            std::mem::take(&mut *replies.unwrap_or_else(PoisonError::into_inner))
+        };
+        let (committed, abandoned) = fan_out(outcome, replies, &self.weights);
         rules.answered(
             &self.partition,
             &Answering {
@@ -120,7 +131,11 @@ impl<K, P, E: Clone> Flight<K, P, E> {
 pub(super) fn unzip<Req, K, P, E>(
     sealed: &mut Sealed<Entry<Req, K, P, E>>,
     closed_by: ClosedBy,
-) -> (Batch<Req>, Vec<Reply<P, E>>) {
+) -> (Batch<Req>, Replies<P, E>)
+where
+    P: Send + 'static,
+    E: Send + 'static,
+{
     let mut requests = Vec::with_capacity(sealed.entries.len());
     let mut replies = Vec::with_capacity(sealed.entries.len());
     let mut deadline = sealed.entries.first().and_then(|held| held.deadline);
@@ -132,6 +147,7 @@ pub(super) fn unzip<Req, K, P, E>(
         requests.push(held.entry.request);
         replies.push(held.entry.reply);
     }
+    let replies = Arc::new(Mutex::new(replies));
     let batch = Batch {
         requests: Arc::new(requests),
         entries: sealed.count,
@@ -141,6 +157,7 @@ pub(super) fn unzip<Req, K, P, E>(
         backlog: 0,
         handed_over: HandedOver::default(),
         trace: None,
+        callers: Callers::of(&replies),
     };
     (batch, replies)
 }

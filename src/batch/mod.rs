@@ -35,6 +35,7 @@
 //! ```
 
 mod bell;
+mod callers;
 mod distinct;
 mod entry;
 mod error;
@@ -49,6 +50,7 @@ mod trace;
 mod window;
 mod worker;
 
+pub use callers::Callers;
 pub use entry::{Answering, Batch, Coalesce, Entry, HandedOver, PartOf, Sealing, Stages};
 pub use error::{BatchError, ShedReason};
 pub use latency::{Latency, Outlook};

@@ -6,7 +6,8 @@
 //! takes a permit again and stands in line for it, and a batch that waits
 //! between two attempts holds none. A budget bounds what is sent again to a
 //! part of what is sent at all: an upstream that fails everything is not
-//! failed twice as often for it.
+//! failed twice as often for it. Who is sent again is settled when that permit
+//! is granted, as at a sealing: whoever left meanwhile does not ride along.
 
 use std::{
     ops::Range,
@@ -27,7 +28,7 @@ use tower::{
 
 use super::{BatchReply, Call};
 use crate::{
-    batch::{Batch, BatchError, Split},
+    batch::{Batch, BatchError, Callers, Split},
     policy::OnError,
 };
 
@@ -119,9 +120,10 @@ where
         };
         Either::Right(Box::pin(async move {
             failed.rules.budget.deposit();
-            let answer = failed.until_final(&batch, first.await).await;
+            let all = 0..batch.requests.len();
+            let answer = failed.until_final(&batch, &all, first.await).await;
             match answer {
-                Err(status) if failed.bisects(&status, &batch) => {
+                Err(status) if failed.bisects(&status, &batch, &all) => {
                     Ok(BatchReply::Each(failed.halve(&batch, status).await))
                 }
                 answer => answer,
@@ -144,14 +146,34 @@ where
     S: Clone + Send + Sync,
     S::Future: Send,
 {
-    async fn send(&self, batch: Batch<Call>) -> Result<BatchReply, Status> {
-        self.below.clone().oneshot(batch).await
+    /// Sends those calls of `range` again whose callers still wait once there
+    /// is a permit for them; `None` where none of them does.
+    async fn send(
+        &self,
+        batch: &Batch<Call>,
+        range: &Range<usize>,
+    ) -> Option<Result<BatchReply, Status>> {
+        let mut below = self.below.clone();
+        let ready = match below.ready().await {
+            Ok(ready) => ready,
+            Err(status) => return Some(Err(status)),
+        };
+        let stay: Vec<usize> = staying(batch, range).collect();
+        if stay.is_empty() {
+            return None;
+        }
+        let answer = ready.call(part_of(batch, &stay)).await;
+        Some(match stay.len() == range.len() {
+            true => answer,
+            false => answer.map(|reply| spread(reply, &stay, range)),
+        })
     }
 
-    /// Sends the batch again as long as its status may pass.
+    /// Sends the calls of `range` again as long as their status may pass.
     async fn until_final(
         &self,
         batch: &Batch<Call>,
+        range: &Range<usize>,
         mut answer: Result<BatchReply, Status>,
     ) -> Result<BatchReply, Status> {
         let retry = self.rules.on_error[batch.requests[0].method].retry.as_ref();
@@ -170,15 +192,19 @@ where
                 return answer;
             }
             tokio::time::sleep(wait).await;
-            answer = self.send(batch.clone()).await;
+            answer = match self.send(batch, range).await {
+                Some(answer) => answer,
+                None => return answer,
+            };
         }
         answer
     }
 
-    /// Whether `status` says that some of the batch's entries are at fault.
-    fn bisects(&self, status: &Status, batch: &Batch<Call>) -> bool {
+    /// Whether `status` says that some of the calls of `range` are at fault,
+    /// and there are several still to tell apart.
+    fn bisects(&self, status: &Status, batch: &Batch<Call>, range: &Range<usize>) -> bool {
         let rules = &self.rules.on_error[batch.requests[0].method];
-        batch.requests.len() > 1 && rules.bisect.contains(&status.code())
+        rules.bisect.contains(&status.code()) && staying(batch, range).nth(1).is_some()
     }
 
     /// Each caller's own answer, by halves: k entries at fault among n cost
@@ -193,11 +219,15 @@ where
                 parts.extend(range.map(|_| Err(status.clone())));
                 continue;
             }
-            let half = part_of(batch, range.clone());
-            let answer = self.send(half.clone()).await;
-            match self.until_final(&half, answer).await {
+            let Some(answer) = self.send(batch, &range).await else {
+                parts.extend(range.map(|_| Err(status.clone())));
+                continue;
+            };
+            match self.until_final(batch, &range, answer).await {
                 Ok(reply) => parts.extend(own_parts(reply, range.len())),
-                Err(status) if self.bisects(&status, &half) => split(&mut left, range, &status),
+                Err(status) if self.bisects(&status, batch, &range) => {
+                    split(&mut left, range, &status);
+                }
                 Err(status) => parts.extend(range.map(|_| Err(status.clone()))),
             }
         }
@@ -219,14 +249,40 @@ fn split(left: &mut Vec<(Range<usize>, Status)>, range: Range<usize>, status: &S
     left.push((range.start..middle, status.clone()));
 }
 
-fn part_of(batch: &Batch<Call>, range: Range<usize>) -> Batch<Call> {
-    let requests = batch.requests[range].to_vec();
+/// The places of `range` whose callers still wait.
+fn staying(batch: &Batch<Call>, range: &Range<usize>) -> impl Iterator<Item = usize> {
+    range.clone().filter(|at| !batch.callers.has_left(*at))
+}
+
+/// The calls at these places, as a batch of their own.
+fn part_of(batch: &Batch<Call>, places: &[usize]) -> Batch<Call> {
+    if places.len() == batch.requests.len() {
+        return batch.clone();
+    }
+    let requests = places.iter().map(|at| batch.requests[*at].clone());
+    let requests: Vec<_> = requests.collect();
+    let (callers, own) = (batch.callers.clone(), places.to_vec());
     Batch {
+        callers: Callers::new(move |at| own.get(at).is_none_or(|at| callers.has_left(*at))),
         entries: requests.iter().map(|call| call.piece.entries()).sum(),
         bytes: requests.iter().map(|call| call.piece.merged_len()).sum(),
         requests: Arc::new(requests),
         ..batch.clone()
     }
+}
+
+/// A reply to the calls of `range` that were sent, as one to all of them.
+fn spread(reply: BatchReply, sent: &[usize], range: &Range<usize>) -> BatchReply {
+    let left = || {
+        Err(Status::cancelled(
+            "the caller left before it was sent again",
+        ))
+    };
+    let mut parts: Vec<_> = range.clone().map(|_| left()).collect();
+    for (at, part) in sent.iter().zip(own_parts(reply, sent.len())) {
+        parts[at - range.start] = part;
+    }
+    BatchReply::Each(parts)
 }
 
 /// The reply to one half, a part for each of its callers.

@@ -13,7 +13,7 @@ use tower::{Service, ServiceExt};
 use super::{BatchReply, Call};
 use crate::{
     accept::Submit,
-    batch::{Batch, BatchError, ClosedBy, HandedOver, Split as _},
+    batch::{Batch, BatchError, Callers, ClosedBy, HandedOver, Split as _},
 };
 
 /// Sends each call to the upstream below, alone.
@@ -46,6 +46,7 @@ where
             backlog: 0,
             handed_over: HandedOver::default(),
             trace: None,
+            callers: Callers::default(),
             requests: Arc::new(vec![call]),
         });
         Box::pin(async move {

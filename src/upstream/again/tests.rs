@@ -9,7 +9,7 @@ use tower::service_fn;
 
 use super::*;
 use crate::{
-    batch::{ClosedBy, HandedOver},
+    batch::{Callers, ClosedBy, HandedOver},
     policy::{Policy, Retry},
     proto::mqtt::OldCreateSession,
     wire::Scan,
@@ -62,6 +62,7 @@ fn batch(clients: &[String]) -> Batch<Call> {
         backlog: 0,
         handed_over: HandedOver::default(),
         trace: None,
+        callers: Callers::default(),
     }
 }
 
@@ -189,4 +190,67 @@ async fn an_upstream_that_fails_everything_is_not_sent_everything_again() {
     let sent = sent.lock().expect("no holder panics").len();
     assert!(sent > batches && sent < 2 * batches, "{sent}");
     assert!(counted.with_label_values(&["no_budget"]).get() > 0);
+}
+
+/// Callers of whom those at the given places leave, at the given time.
+fn leaving(at: Duration, places: &'static [usize]) -> Callers {
+    let begin = Instant::now();
+    Callers::new(move |place| begin.elapsed() >= at && places.contains(&place))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_leaves_during_a_retrys_backoff_is_not_sent_again() {
+    let away = |attempt, _: &[String]| (attempt < 2).then(|| Status::unavailable("no leader"));
+    let (served, sent, _) = front(on_error(&[], Some((4, &[Code::Unavailable]))), away);
+    let mut batch = batch(&names(4));
+    // After the first attempt, and before the second: its backoff is 5 ms and more.
+    batch.callers = leaving(Duration::from_millis(1), &[1, 2]);
+    let reply = served.oneshot(batch).await.expect("the leader is back");
+    let parts = own_parts(reply, 4);
+    let answered: Vec<_> = parts.iter().map(Result::is_ok).collect();
+    assert_eq!(
+        answered,
+        [true, false, false, true],
+        "each has its own part"
+    );
+    let sent = sent.lock().expect("no holder panics");
+    let stayed = ["client-0", "client-3"].map(String::from).to_vec();
+    assert_eq!(*sent, [names(4), stayed.clone(), stayed]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_whose_callers_have_all_left_is_not_sent_again() {
+    let rules = on_error(&[], Some((4, &[Code::Unavailable])));
+    let (served, sent, _) = front(rules, |_, _| Some(Status::unavailable("no leader")));
+    let mut batch = batch(&names(2));
+    batch.callers = leaving(Duration::from_millis(1), &[0, 1]);
+    let error = served.oneshot(batch).await.expect_err("nobody is left");
+    assert_eq!(error.message(), "no leader", "what is known of it");
+    assert_eq!(sent.lock().expect("no holder panics").len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_left_before_a_rejected_batch_is_halved_is_in_neither_half() {
+    let rules = on_error(&[Code::InvalidArgument], None);
+    let (front, sent, _) = front(rules, |_, clients| {
+        let poison = clients.iter().any(|client| client == "client-5");
+        poison.then(|| Status::invalid_argument("client-5"))
+    });
+    let mut batch = batch(&names(8));
+    batch.callers = leaving(Duration::ZERO, &[0, 1, 2, 4, 6]);
+    let reply = front.oneshot(batch).await.expect("parts");
+    let answered: Vec<_> = own_parts(reply, 8).iter().map(Result::is_ok).collect();
+    assert_eq!([answered[3], answered[5], answered[7]], [true, false, true]);
+    let sent = sent.lock().expect("no holder panics");
+    let again = sent[1..].concat();
+    assert_eq!(
+        again.len(),
+        5,
+        "3 alone, 5 and 7, then each of them: {again:?}"
+    );
+    assert!(
+        again
+            .iter()
+            .all(|client| !["client-0", "client-4"].contains(&client.as_str()))
+    );
 }
