@@ -22,17 +22,6 @@ use ferry::proto::mqtt::ListSessionRequest;
 const MANY: usize = 2_800;
 const AT_ONCE: usize = 50;
 
-/// The sidecar's policy in front of these nodes, as policies/cluster.yaml has it.
-fn policy(nodes: &Nodes, members: &[u64]) -> String {
-    let shipped = include_str!("../policies/cluster.yaml");
-    let mut policy = shipped.replace("127.0.0.1:1229", "127.0.0.1:0");
-    for (place, node) in members.iter().enumerate() {
-        let shipped = format!("127.0.0.1:123{}", place + 1);
-        policy = policy.replace(&shipped, &nodes.address(*node).to_string());
-    }
-    policy
-}
-
 /// What the status of a create at this node is.
 async fn create(line: &Line, client_id: &str) -> tonic::Status {
     let answer = line
@@ -103,7 +92,7 @@ async fn nodes_that_are_named_and_not_numbered_find_each_other() {
 #[tokio::test]
 async fn a_leader_killed_under_load_costs_no_acknowledged_write_and_catches_up() {
     let mut nodes = Nodes::three().await;
-    let sidecar = Sidecar::with_policy(&policy(&nodes, &[1, 2, 3])).await;
+    let sidecar = Sidecar::with_policy(&nodes.policy([1, 2, 3])).await;
     let loading = Loading::start(sidecar.address, "killed-");
     loading.until_acknowledged(200).await;
     let leader = nodes.leader(1).await;
@@ -200,6 +189,32 @@ async fn a_node_that_lost_its_data_founds_nothing_and_votes_for_nobody_until_it_
         "{status}"
     );
     assert_eq!(line.list("").await.len(), MANY + 1);
+}
+
+#[tokio::test]
+async fn two_founders_make_one_cluster() {
+    let mut nodes = Nodes::new();
+    for node in [1, 2, 3] {
+        nodes.place(node).await;
+    }
+    // Two files that name different first members: two nodes take themselves
+    // for the founder, and the third is in both.
+    nodes.configure(1, &[1, 2, 3], "ferry");
+    nodes.configure(2, &[2, 3], "ferry");
+    nodes.configure(3, &[1, 2, 3], "ferry");
+    for node in [1, 2, 3] {
+        nodes.start(node);
+    }
+    let said = |words| [1, 2].map(|node| usize::from(nodes.said(node).contains(words)));
+    let ends = || {
+        said("not founded: ")
+            .iter()
+            .chain(&said("founded the cluster"))
+            .sum::<usize>()
+    };
+    until("both have founded or given up", async || ends() == 2).await;
+    let founded: usize = said("founded the cluster").iter().sum();
+    assert!(founded <= 1, "{}\n{}", nodes.said(1), nodes.said(2));
 }
 
 #[tokio::test]
@@ -322,51 +337,4 @@ async fn nodes_with_certificates_form_a_cluster_and_nobody_without_one_gets_in()
     // Neither in the clear, nor with the authority's certificate alone.
     refused(&nodes.cluster(3, &["status"]).await, &[]);
     refused(&nodes.cluster(3, &["--ca", &ca, "status"]).await, &[]);
-}
-
-/// Rounds of `make chaos`, unless FERRY_CHAOS_ROUNDS says otherwise.
-const ROUNDS: u32 = 30;
-
-#[tokio::test]
-#[ignore = "minutes long: make chaos"]
-#[allow(clippy::print_stderr)] // the seed, for whoever repeats it
-async fn kills_and_cuts_at_random_cost_no_acknowledged_write() {
-    let number = |name: &str| std::env::var(name).ok()?.parse::<u64>().ok();
-    let seed = number("FERRY_CHAOS_SEED").unwrap_or_else(|| fastrand::u64(..));
-    let rounds = number("FERRY_CHAOS_ROUNDS").unwrap_or(u64::from(ROUNDS));
-    eprintln!("FERRY_CHAOS_SEED={seed} FERRY_CHAOS_ROUNDS={rounds}");
-    let mut chance = fastrand::Rng::with_seed(seed);
-    let mut nodes = Nodes::three().await;
-    let sidecar = Sidecar::with_policy(&policy(&nodes, &[1, 2, 3])).await;
-    let loading = Loading::start(sidecar.address, "chaos-");
-    for round in 0..rounds {
-        let node = chance.u64(1..=3);
-        let others: Vec<u64> = (1..=3).filter(|other| *other != node).collect();
-        let before = loading.acknowledged();
-        let what = chance.u8(..4);
-        eprintln!(
-            "round {round}: {} node {node}",
-            ["kill", "cut off", "slow", "hold what comes from"][usize::from(what)]
-        );
-        match what {
-            0 => nodes.kill(node).await,
-            1 => nodes.faults().around(node, &others, Rule::Hold),
-            2 => nodes.faults().around(node, &others, Rule::Slow),
-            _ => others
-                .iter()
-                .for_each(|other| nodes.faults().set(node, *other, Rule::Hold)),
-        }
-        loading.until_acknowledged(before + 200).await;
-        match what {
-            0 => nodes.start(node),
-            _ => nodes.faults().around(node, &others, Rule::Pass),
-        }
-        nodes.until_ready(node).await;
-    }
-    let loaded = loading.stop();
-    nodes.until_level(&[1, 2, 3]).await;
-    for node in [1, 2, 3] {
-        let line = nodes.line(node).await;
-        assert_eq!(loaded.missing(&line).await, Vec::<String>::new());
-    }
 }

@@ -19,7 +19,7 @@ use tonic::Status;
 use super::{
     groups::Groups,
     machine,
-    network::{Peers, Use, draw_id},
+    network::{Peers, Use},
 };
 use crate::proto::raft::{GreetReply, GreetRequest, JoinRequest};
 
@@ -85,10 +85,17 @@ impl Founding {
             self.look_at(node, address, &missing).await?;
         }
         let badge = Arc::clone(self.peers.badge());
-        let id = machine::blocking(move || badge.adopt(&draw_id())).await;
+        let id = machine::blocking(move || badge.draw()).await;
         let id = id.map_err(|error| {
             Obstacle::Refused(format!("the cluster id cannot be written: {error}"))
         })?;
+        let Some(id) = id else {
+            return Err(Obstacle::Refused(format!(
+                "another node has taken this one for cluster {}, and one founder is enough; write \
+                 the same `members` into the files of all first members",
+                self.peers.badge().id().unwrap_or_default()
+            )));
+        };
         for (node, address) in self.others() {
             self.enlist(node, address, &id).await?;
         }

@@ -26,9 +26,11 @@ const CLUSTER_ID: &str = "ferry-cluster-id";
 const FROM: &str = "ferry-from";
 const TO: &str = "ferry-to";
 
-/// The file that keeps the cluster id: `FORMAT ID CHECKSUM`.
+/// The file that keeps the cluster id: `FORMAT ID CHECKSUM`, and behind them
+/// `founder` at the node that drew the id.
 const FILE: &str = "CLUSTER";
 const FORMAT: &str = "1";
+const FOUNDER: &str = "founder";
 
 /// Whom a call may come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,14 +47,22 @@ pub(crate) struct Badge {
     cluster: String,
     node: u64,
     file: PathBuf,
-    id: Mutex<Option<String>>,
+    taken: Mutex<Option<Taken>>,
+}
+
+/// A cluster id that a node has for good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Taken {
+    id: String,
+    /// Whether this node drew it.
+    founder: bool,
 }
 
 impl Badge {
     /// The badge that lies in a data directory, or a blank one. Blocks.
     pub(crate) fn open(directory: &Path, cluster: &str, node: u64) -> io::Result<Self> {
         let file = directory.join(FILE);
-        let id = match fs::read_to_string(&file) {
+        let taken = match fs::read_to_string(&file) {
             Ok(text) => Some(parse(&text).ok_or_else(|| damaged(&file))?),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error),
@@ -61,7 +71,7 @@ impl Badge {
             cluster: cluster.to_owned(),
             node,
             file,
-            id: Mutex::new(id),
+            taken: Mutex::new(taken),
         })
     }
 
@@ -75,23 +85,36 @@ impl Badge {
 
     /// The cluster id; `None` until the node belongs to a cluster.
     pub(crate) fn id(&self) -> Option<String> {
-        self.id
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.as_ref().map(|taken| taken.id.clone())
     }
 
     /// Takes a cluster id for good, unless there is one. Returns the one that
     /// counts from now on. Blocks until it is durable.
     pub(crate) fn adopt(&self, id: &str) -> io::Result<String> {
-        let mut own = self.id.lock().unwrap_or_else(PoisonError::into_inner);
+        let id = id.to_owned();
+        let founder = false;
+        Ok(self.take(Taken { id, founder })?.id)
+    }
+
+    /// Draws an id for a cluster to found, or finds the one that was drawn here
+    /// before; `None` if another founder has taken this node in meanwhile.
+    /// Blocks until it is durable.
+    pub(crate) fn draw(&self) -> io::Result<Option<String>> {
+        let id = format!("{:032x}", fastrand::u128(..));
+        let founder = true;
+        let taken = self.take(Taken { id, founder })?;
+        Ok(taken.founder.then_some(taken.id))
+    }
+
+    /// Takes what is offered unless there is something; returns what counts.
+    fn take(&self, offered: Taken) -> io::Result<Taken> {
+        let mut own = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(own) = &*own {
             return Ok(own.clone());
         }
-        let line = format!("{FORMAT} {id} {:08x}\n", checksum(id));
-        database::write_atomically(&self.file, line.as_bytes())?;
-        *own = Some(id.to_owned());
-        Ok(id.to_owned())
+        database::write_atomically(&self.file, line(&offered).as_bytes())?;
+        Ok(own.insert(offered).clone())
     }
 
     /// `message` with this badge on it, for node `to` if that is known.
@@ -155,20 +178,22 @@ impl Badge {
     }
 }
 
-/// An id for a cluster that is being founded.
-pub(crate) fn draw_id() -> String {
-    format!("{:032x}", fastrand::u128(..))
+fn line(Taken { id, founder }: &Taken) -> String {
+    let (told, covered) = match founder {
+        true => (format!(" {FOUNDER}"), format!("{id} {FOUNDER}")),
+        false => (String::new(), id.clone()),
+    };
+    let sum = crc32fast::hash(covered.as_bytes());
+    format!("{FORMAT} {id} {sum:08x}{told}\n")
 }
 
-fn parse(text: &str) -> Option<String> {
+fn parse(text: &str) -> Option<Taken> {
     let mut words = text.split_ascii_whitespace();
-    let (format, id, sum) = (words.next()?, words.next()?, words.next()?);
-    let whole = format == FORMAT && sum == format!("{:08x}", checksum(id));
-    whole.then(|| id.to_owned())
-}
-
-fn checksum(id: &str) -> u32 {
-    crc32fast::hash(id.as_bytes())
+    let taken = Taken {
+        id: words.nth(1)?.to_owned(),
+        founder: words.nth(1) == Some(FOUNDER),
+    };
+    (text.trim_end() == line(&taken).trim_end()).then_some(taken)
 }
 
 fn damaged(file: &Path) -> io::Error {
@@ -198,6 +223,25 @@ mod tests {
         assert_eq!(own.adopt("a").unwrap(), "a");
         assert_eq!(own.adopt("b").unwrap(), "a", "the first stays");
         assert_eq!(badge(home.path(), "ferry", 1).id().as_deref(), Some("a"));
+    }
+
+    #[test]
+    fn an_id_is_drawn_once_and_only_by_a_node_that_no_other_founder_has_taken() {
+        let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let founder = badge(one.path(), "ferry", 1);
+        let drawn = founder.draw().unwrap().expect("nobody was before it");
+        assert_eq!(founder.draw().unwrap().as_ref(), Some(&drawn));
+        let again = badge(one.path(), "ferry", 1);
+        assert_eq!(
+            again.draw().unwrap(),
+            Some(drawn.clone()),
+            "after a restart"
+        );
+
+        let taken = badge(two.path(), "ferry", 2);
+        taken.adopt(&drawn).unwrap();
+        assert_eq!(taken.draw().unwrap(), None);
+        assert_eq!(badge(two.path(), "ferry", 2).draw().unwrap(), None);
     }
 
     #[test]

@@ -20,7 +20,7 @@ mod tls;
 mod wire;
 
 pub(crate) use alone::Alone;
-pub(crate) use badge::{Badge, draw_id};
+pub(crate) use badge::Badge;
 pub(crate) use link::Links;
 pub use peers::Peers;
 pub(crate) use peers::{MESSAGE_MAX, Use};
