@@ -3,6 +3,7 @@
 
 mod assembly;
 mod controls;
+mod saving;
 mod upstreams;
 
 use std::{
@@ -29,7 +30,7 @@ use crate::{
     forward::{Forward, Forwarder},
     policy::{self, Cause, Listen, Live, Policy, Reload, Source, Upstream},
     raft::{GroupSettings, Groups, OpenError, Pipeline, Runtime},
-    telemetry::{Admin, AdminView, Controls, LimitMetrics, Metrics, Notes, TracesError},
+    telemetry::{Admin, AdminView, Controls, LimitMetrics, Metrics, Notes, Saves, TracesError},
     transport::{Listening, Place, TlsError},
     upstream::{BatchReply, Call, Direct},
 };
@@ -313,6 +314,8 @@ impl Stack {
         unreachable: impl Fn() -> Option<String> + Send + Sync + 'static,
     ) -> Result<Admin, ServerError> {
         let draining = Arc::clone(&self.draining);
+        let saves = groups.clone();
+        let saves = saves.map(|groups| Arc::new(groups) as Arc<dyn Saves>);
         let view = AdminView {
             registry: self.metrics.registry().clone(),
             recent: Arc::clone(self.metrics.recent()),
@@ -329,6 +332,7 @@ impl Stack {
                 Some(format!("Raft group {waits} has no leader"))
             }),
             controls,
+            saves,
         };
         Admin::listen(address, view).await
     }

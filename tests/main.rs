@@ -4,6 +4,7 @@
 // A test that watches a real process has nothing but the real clock.
 #![allow(clippy::disallowed_methods)]
 
+mod backup;
 mod bad_input;
 mod cancellation;
 mod cluster;

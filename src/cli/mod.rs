@@ -28,6 +28,7 @@ mod generate;
 mod node;
 mod proxy;
 mod settings;
+mod snapshot;
 
 /// The flags make no sense.
 const USAGE: u8 = 2;
@@ -50,6 +51,9 @@ enum Command {
     Node(node::Node),
     /// Look at a cluster, or change who belongs to it
     Cluster(cluster::Cluster),
+    /// Save what a node holds to a file, or begin anew with one
+    #[command(subcommand)]
+    Snapshot(snapshot::Snapshot),
     /// Validate policy files and print each method's plan
     Check(check::Check),
     /// Measure a server with a load of old or new clients
@@ -133,6 +137,7 @@ impl Cli {
             Command::Proxy(proxy) => serve(proxy.run()),
             Command::Node(node) => serve(node.run()),
             Command::Cluster(cluster) => serve(cluster.run()),
+            Command::Snapshot(snapshot) => serve(snapshot.run()),
             Command::Check(check) => check.run(),
             Command::Bench(command) => bench::run(command),
             Command::Demo(flags) => demo::run(flags),

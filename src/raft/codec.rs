@@ -267,6 +267,17 @@ mod tests {
     }
 
     #[test]
+    fn a_value_of_another_version_is_refused_as_such() {
+        let mut value = Vec::new();
+        seal(b"key", &mut value, |_| Ok(())).unwrap();
+        value[0] = VERSION + 1;
+        let framed = value.len() - CHECKSUM_LEN;
+        let sum = checksum(b"key", &value[..framed]);
+        value[framed..].copy_from_slice(&sum.to_be_bytes());
+        assert_eq!(unseal(b"key", &value), Err(Corrupt::Version(VERSION + 1)));
+    }
+
+    #[test]
     fn a_value_under_another_key_is_corrupt() {
         let mut value = Vec::new();
         write_entry(&keys::entry(0, 7), &entries()[0], &mut value).unwrap();

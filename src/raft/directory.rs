@@ -32,6 +32,27 @@ pub struct Identity {
     pub groups: u32,
 }
 
+impl Identity {
+    /// A node that is one by itself, with one group.
+    #[must_use]
+    pub fn alone() -> Self {
+        Self {
+            cluster: "ferry".into(),
+            node: 1,
+            groups: 1,
+        }
+    }
+
+    /// Whom the directory at `path` belongs to; `None` if nobody has begun one.
+    pub(crate) fn of(path: &Path) -> Result<Option<Self>, DirectoryError> {
+        match fs::read(path.join(HEADER)) {
+            Ok(header) => parse(path, &header).map(Some),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(unusable(path, "read its header", source)),
+        }
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 struct Header {
     format: u32,
@@ -73,6 +94,17 @@ pub enum DirectoryError {
     NoHeader {
         /// The directory.
         path: PathBuf,
+    },
+    /// It was to be restored into, and is not empty.
+    #[error(
+        "data directory {path}: it is not empty, {found} is in it; a backup is restored into an \
+         empty directory: choose another, or move what is there away"
+    )]
+    Occupied {
+        /// The directory.
+        path: PathBuf,
+        /// Something that is in it.
+        found: String,
     },
     /// Its header does not parse.
     #[error(
@@ -137,40 +169,42 @@ pub(crate) struct Directory {
 impl Directory {
     /// Opens the directory, or lays one out where there is none.
     pub(crate) fn open(path: &Path, identity: &Identity) -> Result<Self, DirectoryError> {
-        let unusable = |action| {
-            move |source| DirectoryError::Unusable {
-                path: path.to_owned(),
-                action,
-                source,
-            }
-        };
-        fs::create_dir_all(path).map_err(unusable("create it"))?;
-        let lock = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(path.join(LOCK))
-            .map_err(unusable("write in it"))?;
-        lock.try_lock().map_err(|error| match error {
-            TryLockError::WouldBlock => DirectoryError::InUse {
-                path: path.to_owned(),
-            },
-            TryLockError::Error(source) => unusable("lock it")(source),
-        })?;
-        match fs::read(path.join(HEADER)) {
-            Ok(header) => check(path, &header, identity)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                if path.join(LOG).exists() {
+        let lock = lock(path)?;
+        match Identity::of(path)? {
+            Some(found) => check(path, &found, identity)?,
+            None => {
+                // A group without a header is what a restore left that did not end.
+                if path.join(LOG).exists() || group_home(path, 0).exists() {
                     return Err(DirectoryError::NoHeader {
                         path: path.to_owned(),
                     });
                 }
                 database::write_atomically(&path.join(HEADER), &header(identity))
-                    .map_err(unusable("write its header"))?;
+                    .map_err(|source| unusable(path, "write its header", source))?;
             }
-            Err(source) => return Err(unusable("read its header")(source)),
         }
         Ok(Self {
+            path: path.to_owned(),
+            _lock: lock,
+        })
+    }
+
+    /// Takes a directory that is empty, or makes it.
+    pub(crate) fn vacant(path: &Path) -> Result<Vacant, DirectoryError> {
+        let lock = lock(path)?;
+        let found = fs::read_dir(path).map_err(|source| unusable(path, "read it", source))?;
+        for entry in found {
+            let entry = entry.map_err(|source| unusable(path, "read it", source))?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            // The second is a file system's own, at its root.
+            if name != LOCK && name != "lost+found" {
+                return Err(DirectoryError::Occupied {
+                    path: path.to_owned(),
+                    found: name,
+                });
+            }
+        }
+        Ok(Vacant {
             path: path.to_owned(),
             _lock: lock,
         })
@@ -179,6 +213,47 @@ impl Directory {
     /// Where the log database of all groups lies.
     pub(crate) fn log(&self) -> PathBuf {
         self.path.join(LOG)
+    }
+}
+
+/// A directory that this process has for itself, and that counts for nothing
+/// until it has a header.
+#[derive(Debug)]
+pub(crate) struct Vacant {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Vacant {
+    /// Lets what was laid out in it count, for `identity`.
+    pub(crate) fn settle(self, identity: &Identity) -> Result<(), DirectoryError> {
+        database::write_atomically(&self.path.join(HEADER), &header(identity))
+            .map_err(|source| unusable(&self.path, "write its header", source))
+    }
+}
+
+fn lock(path: &Path) -> Result<File, DirectoryError> {
+    fs::create_dir_all(path).map_err(|source| unusable(path, "create it", source))?;
+    let lock = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path.join(LOCK))
+        .map_err(|source| unusable(path, "write in it", source))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(DirectoryError::InUse {
+            path: path.to_owned(),
+        }),
+        Err(TryLockError::Error(source)) => Err(unusable(path, "lock it", source)),
+    }
+}
+
+fn unusable(path: &Path, action: &'static str, source: io::Error) -> DirectoryError {
+    DirectoryError::Unusable {
+        path: path.to_owned(),
+        action,
+        source,
     }
 }
 
@@ -207,7 +282,7 @@ fn checksum(format: u32, identity: &Identity) -> String {
     format!("{:08x}", crc32fast::hash(covered.as_bytes()))
 }
 
-fn check(path: &Path, text: &[u8], expected: &Identity) -> Result<(), DirectoryError> {
+fn parse(path: &Path, text: &[u8]) -> Result<Identity, DirectoryError> {
     #[derive(Deserialize)]
     struct Format {
         format: u32,
@@ -233,6 +308,11 @@ fn check(path: &Path, text: &[u8], expected: &Identity) -> Result<(), DirectoryE
             checksum(format, &found)
         )));
     }
+    Ok(found)
+}
+
+fn check(path: &Path, found: &Identity, expected: &Identity) -> Result<(), DirectoryError> {
+    let path = || path.to_owned();
     let differs = |what, found: &dyn ToString, expected: &dyn ToString| {
         let (found, expected) = (found.to_string(), expected.to_string());
         if found == expected {

@@ -23,7 +23,7 @@ use tokio::sync::oneshot;
 pub use super::types::ProposeError;
 use super::{
     command::{Command, CommandError},
-    directory::group_home,
+    directory::{Identity, group_home},
     groups::{Groups, Home},
     line::{Line, Proposal},
     log_store::LogStore,
@@ -48,14 +48,14 @@ pub struct Group(Arc<Shared>);
 impl fmt::Debug for Group {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Group")
-            .field("node", &self.0.node)
+            .field("node", &self.0.identity.node)
             .finish_non_exhaustive()
     }
 }
 
 struct Shared {
     raft: Raft<Types, Machine>,
-    node: u64,
+    identity: Identity,
     line: Line,
     /// To the leader elsewhere, in a cluster.
     route: Option<Route>,
@@ -115,7 +115,7 @@ impl Group {
         Ok(Self(Arc::new(Shared {
             route: peers.map(|peers| Route::new(peers, raft.clone(), number)),
             raft,
-            node: settings.identity.node,
+            identity: settings.identity.clone(),
             line,
             state,
             home,
@@ -200,6 +200,15 @@ impl Group {
         self.0.route.as_ref()
     }
 
+    /// Whose group it is.
+    pub(super) fn identity(&self) -> &Identity {
+        &self.0.identity
+    }
+
+    pub(super) fn state(&self) -> &StateStore {
+        &self.0.state
+    }
+
     /// What this node has applied.
     #[must_use]
     pub fn view(&self) -> View {
@@ -219,7 +228,7 @@ impl Group {
         let metrics = self.0.raft.metrics();
         let now = metrics.borrow_watched();
         let led = match &self.0.route {
-            None => now.current_leader == Some(self.0.node),
+            None => now.current_leader == Some(self.0.identity.node),
             Some(route) => now.current_leader.is_some() && route.has_recovered(),
         };
         now.running_state.is_ok() && led

@@ -77,6 +77,11 @@ impl Groups {
         Ok(groups)
     }
 
+    #[cfg(test)]
+    pub(super) fn of_one(group: Group) -> Self {
+        Self([group].into())
+    }
+
     /// How many there are.
     ///
     /// # Panics

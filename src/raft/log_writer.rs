@@ -267,12 +267,46 @@ impl Round {
 
 #[cfg(test)]
 mod tests {
+    use openraft::{EntryPayload, type_config::TypeConfigExt as _};
     use prometheus::Registry;
 
     use super::{
         super::{log_disk, metrics::RaftMetrics},
         *,
     };
+    use crate::raft::tests::log_id;
+
+    #[test]
+    fn an_append_is_told_to_be_durable_only_once_its_write_has_succeeded() {
+        let home = tempfile::tempdir().unwrap();
+        let registry = Registry::new();
+        let metrics = LogMetrics::register(&registry).unwrap();
+        let database = Arc::new(
+            Database::open(&log_disk::options(log_disk::BUFFER_BYTES), home.path()).unwrap(),
+        );
+        let log = GroupLog::empty(0, Arc::new(RaftMetrics::register(&registry, 0).unwrap()));
+        let writer = LogWriter::start(Arc::clone(&database), metrics).unwrap();
+        let append = |index| {
+            let (tx, durable) = Types::oneshot();
+            let payload = EntryPayload::Blank;
+            let entry = Entry {
+                log_id: log_id(index),
+                payload,
+            };
+            let order = Order::Append {
+                log: Arc::clone(&log),
+                entries: vec![entry],
+                callback: IOFlushed::signal(tx),
+                since: Instant::now(),
+            };
+            writer.order(order).unwrap();
+            durable.blocking_recv().expect("every append is answered")
+        };
+        append(0).unwrap();
+        database.close().unwrap();
+        append(1).expect_err("it was written nowhere");
+        writer.stop();
+    }
 
     #[test]
     fn after_a_failed_write_nothing_is_acknowledged_any_more() {

@@ -11,6 +11,8 @@
 //! an operator says to them. Nothing of openraft leaves this module.
 
 mod apply;
+pub mod backup;
+mod blocks;
 mod clock;
 mod cluster;
 mod codec;

@@ -44,11 +44,7 @@ impl GroupSettings {
             data_dir: data_dir.into(),
             pipeline: Pipeline::default(),
             runtime: Runtime::default(),
-            identity: Identity {
-                cluster: "ferry".into(),
-                node: 1,
-                groups: 1,
-            },
+            identity: Identity::alone(),
             log_bytes_max: 1 << 30,
             clock: Clock::default(),
             peers: None,

@@ -11,6 +11,7 @@
 //! group-0/CURRENT     names the directory below that counts
 //! group-0/state-1     the database
 //! group-0/snapshot    the last snapshot, if one was made
+//! group-0/saving-0    a checkpoint, while a backup is made of it
 //! ```
 //! A snapshot that arrives is loaded into a directory of its own, and becomes
 //! the state by one rename: the old state or the new one, never half of each.
@@ -28,6 +29,7 @@ use std::{
 use rocksdb::{BlockBasedOptions, Cache, DB, Options, Snapshot, WriteBatch, WriteOptions};
 
 use super::{
+    backup::Copy,
     codec,
     database::{self, Database},
     fail, keys,
@@ -37,6 +39,7 @@ use super::{
 const CURRENT: &str = "CURRENT";
 const SNAPSHOT: &str = "snapshot";
 const STATE_PREFIX: &str = "state-";
+const COPY_PREFIX: &str = "saving-";
 
 /// How much is written before it is flushed: small, so that the skip list stays
 /// near the processor, where inserting into it is the cost of a write.
@@ -50,6 +53,7 @@ pub(crate) struct StateStore {
     position: Mutex<Position>,
     /// Log bytes applied since the last snapshot.
     pub(crate) unsnapped_bytes: AtomicU64,
+    copies: AtomicU64,
 }
 
 /// How far the state has come.
@@ -65,12 +69,11 @@ impl StateStore {
     /// Opens the state of a group below `home`, or begins one. Blocks.
     pub(crate) fn open(home: &Path) -> io::Result<Self> {
         fs::create_dir_all(home)?;
-        let current = match fs::read_to_string(home.join(CURRENT)) {
-            Ok(name) => name.trim_end().to_owned(),
+        let current = match current(home) {
+            Ok(number) => name(number),
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                let name = format!("{STATE_PREFIX}1");
-                database::write_atomically(&home.join(CURRENT), name.as_bytes())?;
-                name
+                database::write_atomically(&home.join(CURRENT), name(1).as_bytes())?;
+                name(1)
             }
             Err(error) => return Err(error),
         };
@@ -82,6 +85,7 @@ impl StateStore {
             database: Arc::new(Database::from(db)),
             position: Mutex::new(position),
             unsnapped_bytes: AtomicU64::new(0),
+            copies: AtomicU64::new(0),
         })
     }
 
@@ -131,17 +135,32 @@ impl StateStore {
         size.ok().and_then(Result::ok).flatten().unwrap_or(0)
     }
 
+    /// What the state holds now, as a database beside it. Blocks for a flush.
+    pub(super) fn copy(&self) -> io::Result<Copy> {
+        let number = self.copies.fetch_add(1, Ordering::Relaxed);
+        let path = self.home.join(format!("{COPY_PREFIX}{number}"));
+        Copy::of(&*self.database.get()?, path)
+    }
+
+    /// Begins a state that was empty with what `load` puts into it. Blocks.
+    pub(crate) fn begin(
+        &self,
+        position: &Position,
+        load: impl FnOnce(&DB) -> io::Result<u64>,
+    ) -> io::Result<()> {
+        let db = self.database.get()?;
+        load(&db)?;
+        settle(&db, position)
+    }
+
     /// Builds another state with `load` and puts it in this one's place; on an
     /// error this one stays. Blocks, also for readers of the old state.
     pub(crate) fn replace(&self, load: impl FnOnce(&DB) -> io::Result<Position>) -> io::Result<()> {
-        let name = self.next_name()?;
+        let name = name(current(&self.home)? + 1);
         let path = self.home.join(&name);
         let db = open_database(&path)?;
         let position = load(&db)?;
-        let mut batch = WriteBatch::default();
-        position.write(&mut batch, true)?;
-        write(&db, batch)?;
-        db.flush().map_err(|error| database::named(&path, &error))?;
+        settle(&db, &position)?;
         database::sync_directory(&self.home)?;
         fail::point(fail::INSTALL_LOADED);
         database::write_atomically(&self.home.join(CURRENT), name.as_bytes())?;
@@ -155,25 +174,6 @@ impl StateStore {
             fs::remove_dir_all(left)?;
         }
         Ok(())
-    }
-
-    fn next_name(&self) -> io::Result<String> {
-        let current = fs::read_to_string(self.home.join(CURRENT))?;
-        let number = current
-            .trim_end()
-            .strip_prefix(STATE_PREFIX)
-            .and_then(|n| n.parse().ok());
-        let number: u64 = number.ok_or_else(|| {
-            io::Error::new(
-                ErrorKind::InvalidData,
-                format!(
-                    "{}: it says {current:?} where {STATE_PREFIX}<number> is meant; restore the \
-                     data directory from a backup",
-                    self.home.join(CURRENT).display()
-                ),
-            )
-        })?;
-        Ok(format!("{STATE_PREFIX}{}", number + 1))
     }
 }
 
@@ -236,6 +236,42 @@ pub(crate) fn write(db: &DB, batch: WriteBatch) -> io::Result<()> {
         .map_err(|error| database::named(db.path(), &error))
 }
 
+/// The number of the state that counts.
+fn current(home: &Path) -> io::Result<u64> {
+    let path = home.join(CURRENT);
+    let told = fs::read_to_string(&path)?;
+    let number = told.trim_end().strip_prefix(STATE_PREFIX);
+    number.and_then(|n| n.parse().ok()).ok_or_else(|| {
+        io::Error::new(
+            ErrorKind::InvalidData,
+            format!(
+                "{}: it says {told:?} where {STATE_PREFIX}<number> is meant; restore the data \
+                 directory from a backup",
+                path.display()
+            ),
+        )
+    })
+}
+
+fn name(number: u64) -> String {
+    format!("{STATE_PREFIX}{number}")
+}
+
+/// Gives a database that was loaded its position, and makes it durable.
+fn settle(db: &DB, position: &Position) -> io::Result<()> {
+    let mut batch = WriteBatch::default();
+    position.write(&mut batch, true)?;
+    write(db, batch)?;
+    db.flush()
+        .map_err(|error| database::named(db.path(), &error))
+}
+
+/// Opens a copy of a state, to read it.
+pub(crate) fn open_copy(path: &Path) -> io::Result<DB> {
+    let opened = DB::open_for_read_only(&options(), path, false);
+    opened.map_err(|error| database::named(path, &error))
+}
+
 fn open_database(path: &Path) -> io::Result<DB> {
     DB::open(&options(), path).map_err(|error| database::named(path, &error))
 }
@@ -263,7 +299,8 @@ fn remove_leftovers(home: &Path, current: &str) -> io::Result<()> {
         let entry = entry?;
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        if name.starts_with(STATE_PREFIX) && name != current {
+        let is_old = name.starts_with(STATE_PREFIX) && name != current;
+        if is_old || name.starts_with(COPY_PREFIX) {
             fs::remove_dir_all(entry.path())?;
         } else if name.ends_with(".new") {
             fs::remove_file(entry.path())?;

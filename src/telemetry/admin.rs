@@ -1,5 +1,6 @@
-//! The admin address: the live page at `/`, `/metrics`, `/live`, `/ready`, and
-//! for a sidecar what [`Controls`] can do. Loopback by default.
+//! The admin address: the live page at `/`, `/metrics`, `/live`, `/ready`,
+//! `/snapshot` where there is something to save, and for a sidecar what
+//! [`Controls`] can do. Loopback by default.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -10,8 +11,9 @@ use tokio::{net::TcpListener, sync::watch};
 
 use super::{
     Recent, RecentBatch,
-    controls::{self, Controls},
+    controls::{self, Controls, IsToken},
     page,
+    saving::{self, Saves},
 };
 use crate::{
     accept::ServerError,
@@ -30,6 +32,8 @@ pub struct AdminView {
     pub not_ready: Box<dyn Fn() -> Option<String> + Send + Sync>,
     /// What may be seen and done beside; `None` for a node.
     pub controls: Option<Arc<dyn Controls>>,
+    /// What can be saved, if anything is kept here.
+    pub saves: Option<Arc<dyn Saves>>,
 }
 
 /// The admin server, until it is dropped.
@@ -53,7 +57,13 @@ impl Admin {
         };
         let listener = TcpListener::bind(address).await.map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
-        let controls = view.controls.clone();
+        let (controls, saves) = (view.controls.clone(), view.saves.clone());
+        // Without controls there is no token, so nobody knows it.
+        let is_token: IsToken = match controls.clone() {
+            Some(controls) => Arc::new(move |told| controls.is_token(told)),
+            None => Arc::new(|_| false),
+        };
+        let saving = saves.map(|saves| controls::guarded(saving::pages(saves), is_token.clone()));
         let pages = Router::new()
             .route("/metrics", get(metrics))
             .route("/live", get(|| async { "live\n" }))
@@ -61,7 +71,8 @@ impl Admin {
             .route("/debug/recent", get(recent))
             .merge(page::routes())
             .with_state(Arc::new(view))
-            .merge(controls.map(controls::pages).unwrap_or_default())
+            .merge(controls.map_or_else(Router::new, |own| controls::pages(own, is_token)))
+            .merge(saving.unwrap_or_default())
             .into_make_service_with_connect_info::<SocketAddr>();
         let (stop, mut stopped) = watch::channel(());
         tokio::spawn(async move {

@@ -40,17 +40,25 @@ pub trait Controls: Send + Sync + 'static {
 
 type Shared = Arc<dyn Controls>;
 
+/// Whether what a caller has brought is the token.
+pub(super) type IsToken = Arc<dyn Fn(&[u8]) -> bool + Send + Sync>;
+
 /// The pages, to stand beside the others.
-pub(super) fn pages(controls: Shared) -> Router {
-    let guarded = Router::new()
+pub(super) fn pages(controls: Shared, is_token: IsToken) -> Router {
+    let changing = Router::new()
         .route("/reload", post(reload))
         .route("/drain", post(drain))
         .route("/log-level", post(log_level))
-        .layer(middleware::from_fn_with_state(Arc::clone(&controls), guard));
+        .with_state(Arc::clone(&controls));
     Router::new()
         .route("/policy", get(policy))
-        .merge(guarded)
         .with_state(controls)
+        .merge(guarded(changing, is_token))
+}
+
+/// Pages for those alone who stand on this machine or know the token.
+pub(super) fn guarded(pages: Router, is_token: IsToken) -> Router {
+    pages.layer(middleware::from_fn_with_state(is_token, guard))
 }
 
 async fn policy(State(controls): State<Shared>) -> Json<serde_json::Value> {
@@ -80,13 +88,13 @@ async fn log_level(filter: String) -> Response {
 }
 
 async fn guard(
-    State(controls): State<Shared>,
+    State(is_token): State<IsToken>,
     ConnectInfo(caller): ConnectInfo<SocketAddr>,
     request: Request,
     next: Next,
 ) -> Response {
     let token = bearer(request.headers());
-    let known = token.is_some_and(|token| controls.is_token(token));
+    let known = token.is_some_and(|token| is_token(token));
     match refusal(caller.ip(), request.headers(), known) {
         None => next.run(request).await,
         Some(why) => (StatusCode::FORBIDDEN, format!("{why}\n")).into_response(),

@@ -10,6 +10,7 @@ pub mod names;
 mod note;
 mod page;
 mod recent;
+mod saving;
 mod sending;
 mod traces;
 
@@ -19,4 +20,5 @@ pub use controls::Controls;
 pub use metrics::{LimitMetrics, MethodMetrics, Metrics, outcome_name};
 pub use note::{EXPLAIN, Note, Notes, Sent, TRACEPARENT, explained};
 pub use recent::{Recent, RecentBatch, Stages};
+pub use saving::{Pieces, Saves};
 pub use traces::{BatchSpan, Traces, TracesError};

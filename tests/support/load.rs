@@ -2,7 +2,12 @@
 //! that were acknowledged are not there?
 
 use std::{
-    collections::HashSet, net::SocketAddr, num::NonZeroU32, sync::Arc, thread, time::Duration,
+    collections::{BTreeMap, HashSet},
+    net::SocketAddr,
+    num::NonZeroU32,
+    sync::Arc,
+    thread,
+    time::Duration,
 };
 
 use ferry::cli::bench::{
@@ -23,13 +28,15 @@ const BY_NAME: u64 = 50;
 pub(crate) struct Loading {
     sessions: Sessions,
     progress: Arc<Progress>,
-    load: thread::JoinHandle<Acknowledged>,
+    load: thread::JoinHandle<(Acknowledged, BTreeMap<String, u64>)>,
 }
 
 /// What a load left behind.
 pub(crate) struct Loaded {
     pub(crate) sessions: Sessions,
     pub(crate) acknowledged: Acknowledged,
+    /// Calls that were answered otherwise, by what they were told.
+    pub(crate) errors: BTreeMap<String, u64>,
 }
 
 impl Loading {
@@ -54,9 +61,9 @@ impl Loading {
         let progress = Arc::new(Progress::default());
         let shown = Arc::clone(&progress);
         let run = move || match Load::run(&plan, &shown) {
-            Ok(report) => report.acknowledged,
+            Ok(report) => (report.acknowledged, report.errors),
             // It died before the load began.
-            Err(LoadError::Connect { .. }) => Acknowledged::default(),
+            Err(LoadError::Connect { .. }) => Default::default(),
             Err(error) => panic!("{error}"),
         };
         Self {
@@ -82,9 +89,11 @@ impl Loading {
     /// Ends it; what is in flight counts as not acknowledged.
     pub(crate) fn stop(self) -> Loaded {
         self.progress.stop();
+        let (acknowledged, errors) = self.load.join().expect("the load does not panic");
         Loaded {
             sessions: self.sessions,
-            acknowledged: self.load.join().expect("the load does not panic"),
+            acknowledged,
+            errors,
         }
     }
 }

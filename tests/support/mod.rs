@@ -12,6 +12,7 @@ pub(crate) mod nodes;
 pub(crate) mod robustmq;
 pub(crate) mod served;
 pub(crate) mod slow;
+pub(crate) mod slow_disk;
 pub(crate) mod upstream;
 
 use std::{env, path::Path, sync::OnceLock, time::Duration};

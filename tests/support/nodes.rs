@@ -33,6 +33,8 @@ pub(crate) struct Nodes {
     pub(crate) peer_settings: String,
     /// Members are called `localhost`, not by their address.
     pub(crate) named: bool,
+    /// What nodes that are started from now on find in their environment.
+    pub(crate) variables: Vec<(String, String)>,
 }
 
 /// One node, running or not.
@@ -55,6 +57,7 @@ impl Nodes {
             settings: String::new(),
             peer_settings: String::new(),
             named: false,
+            variables: Vec::new(),
         }
     }
 
@@ -147,12 +150,25 @@ impl Nodes {
             .expect("the temporary directory is writable");
         let process = command
             .env("FERRY_LOG", "info,openraft=error")
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stderr(log)
             .kill_on_drop(true)
             .spawn()
             .expect("cargo built the binary");
         self.node_mut(node).process = Some(process);
+    }
+
+    /// Sends a signal to a node: STOP and CONT let it stand still and go on.
+    pub(crate) async fn signal(&self, node: u64, signal: &str) {
+        let process = self.nodes[&node].process.as_ref().expect("it runs");
+        let process = process.id().expect("it was not waited for");
+        // The shell's own `kill`: there need be no other.
+        let sent = Command::new("sh")
+            .args(["-c", &format!("kill -{signal} {process}")])
+            .status()
+            .await;
+        assert!(sent.expect("there is a shell").success());
     }
 
     /// Kills a node as `kill -9` does; what it kept stays.
@@ -197,6 +213,23 @@ impl Nodes {
     /// Where calls arrive at a node.
     pub(crate) fn address(&self, node: u64) -> SocketAddr {
         self.nodes[&node].listen
+    }
+
+    /// Where a node tells of itself.
+    pub(crate) fn admin(&self, node: u64) -> SocketAddr {
+        self.nodes[&node].admin
+    }
+
+    /// The sidecar's policy in front of three nodes, as policies/cluster.yaml
+    /// has it.
+    pub(crate) fn policy(&self, members: [u64; 3]) -> String {
+        let shipped = include_str!("../../policies/cluster.yaml");
+        let mut policy = shipped.replace("127.0.0.1:1229", "127.0.0.1:0");
+        for (place, node) in members.iter().enumerate() {
+            let shipped = format!("127.0.0.1:123{}", place + 1);
+            policy = policy.replace(&shipped, &self.address(*node).to_string());
+        }
+        policy
     }
 
     /// Where its peers call it.
@@ -253,16 +286,18 @@ impl Nodes {
             let places: Vec<_> = nodes
                 .iter()
                 .map(|node| {
-                    let group = group_at(&status, *node);
-                    (
-                        group["last_log_index"].clone(),
-                        group["applied_index"].clone(),
-                    )
+                    let groups = groups_at(&status, *node).into_iter();
+                    let place = |group: Value| {
+                        let [log, applied] = ["last_log_index", "applied_index"];
+                        (group[log].clone(), group[applied].clone())
+                    };
+                    groups.map(place).collect::<Vec<_>>()
                 })
                 .collect();
+            let applied = |(log, applied): &(Value, Value)| log.is_u64() && log == applied;
             places
                 .iter()
-                .all(|(log, applied)| log.is_u64() && log == applied)
+                .all(|groups| !groups.is_empty() && groups.iter().all(applied))
                 && places.windows(2).all(|pair| pair[0] == pair[1])
         })
         .await;
@@ -272,7 +307,7 @@ impl Nodes {
         self.nodes.get_mut(&node).expect("it was placed")
     }
 
-    fn file(&self, node: u64) -> PathBuf {
+    pub(crate) fn file(&self, node: u64) -> PathBuf {
         self.home.path().join(format!("node{node}.yaml"))
     }
 
@@ -280,7 +315,7 @@ impl Nodes {
         self.home.path().join(format!("node{node}.log"))
     }
 
-    fn data_dir(&self, node: u64) -> PathBuf {
+    pub(crate) fn data_dir(&self, node: u64) -> PathBuf {
         self.home.path().join(format!("node{node}"))
     }
 
@@ -291,10 +326,20 @@ impl Nodes {
 
 /// The first group of a node in a status; null where there is none.
 pub(crate) fn group_at(status: &Value, node: u64) -> Value {
+    groups_at(status, node)
+        .into_iter()
+        .next()
+        .unwrap_or_default()
+}
+
+/// All groups of a node in a status; none where it does not answer.
+pub(crate) fn groups_at(status: &Value, node: u64) -> Vec<Value> {
     let nodes = status["nodes"].as_array().into_iter().flatten();
     let mut at = nodes.filter(|seen| seen["node"] == node);
-    at.next()
-        .map_or(Value::Null, |seen| seen["groups"][0].clone())
+    let groups = at
+        .next()
+        .and_then(|seen| seen["groups"].as_array().cloned());
+    groups.unwrap_or_default()
 }
 
 /// What a node is to the cluster in a status: voter, learner, none; or nothing.

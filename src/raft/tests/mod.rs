@@ -14,11 +14,13 @@ use super::{
 };
 use crate::proto::mqtt::{CreateSessionRaw, CreateSessionRequest, DeleteSessionRequest};
 
+mod backup;
 mod crash;
 mod disk;
 mod group;
 mod groups;
 mod recovery;
+mod snapshots;
 mod store;
 mod suite;
 mod tables;

@@ -19,6 +19,7 @@ use super::{crash_image, create, delete, listed, log_id, metrics, open};
 use crate::raft::{
     Group, GroupSettings, View,
     command::{Applied, Command},
+    keys::{self, Fact},
     machine::Machine,
     snapshot::SnapshotFile,
     state::{Position, StateStore},
@@ -184,6 +185,27 @@ async fn reopened_without_a_shutdown_it_has_every_acknowledged_session_at_once()
     let left = open(image.path()).await;
     assert_eq!(listed(&left), listed(&group));
     assert_eq!(left.sessions().count().unwrap(), 499);
+}
+
+#[tokio::test]
+async fn reopened_without_knowing_what_was_committed_it_has_every_acknowledged_session_at_once() {
+    const COUNT: u64 = 20_000;
+    let home = tempfile::tempdir().unwrap();
+    let group = open(home.path()).await;
+    let proposals: Vec<_> = (0..COUNT)
+        .map(|n| group.propose(create(&[(&n.to_string(), "session")]), 1))
+        .collect();
+    for proposal in proposals {
+        assert_eq!(proposal.await, Ok(Applied::Done));
+    }
+    let image = tempfile::tempdir().unwrap();
+    crash_image(home.path(), image.path());
+    // That is never synced, so a power failure may take it.
+    let log = rocksdb::DB::open_default(image.path().join("log")).unwrap();
+    log.delete(keys::fact(0, Fact::Committed)).unwrap();
+    drop(log);
+    let left = open(image.path()).await;
+    assert_eq!(left.sessions().count().unwrap(), COUNT);
 }
 
 #[tokio::test]
@@ -391,9 +413,11 @@ async fn what_a_crash_left_half_made_is_removed() {
     let image = tempfile::tempdir().unwrap();
     crash_image(home.path(), image.path());
     std::fs::create_dir(image.path().join("state-2")).unwrap();
+    std::fs::create_dir(image.path().join("saving-0")).unwrap();
     std::fs::write(image.path().join("snapshot.new"), b"half").unwrap();
     let left = Arc::new(StateStore::open(image.path()).unwrap());
     assert_eq!(get(&left, "a").as_deref(), Some("1"));
     assert!(!image.path().join("state-2").exists());
+    assert!(!image.path().join("saving-0").exists());
     assert!(!image.path().join("snapshot.new").exists());
 }

@@ -1,0 +1,110 @@
+//! Snapshots while they are made: of bounded memory, and in nobody's way.
+
+use std::{fs, io::Read as _, path::Path, process::Command as Process, sync::Arc, time::Duration};
+
+use futures_util::stream;
+use openraft::{EntryPayload, RaftSnapshotBuilder as _, storage::RaftStateMachine as _};
+
+use super::{create, log_id, metrics};
+use crate::raft::{
+    blocks::{BLOCK_BYTES, Blocks, Named},
+    machine::Machine,
+    state::StateStore,
+    types::Entry,
+};
+
+/// Only a fault waits so long.
+const WITHIN: Duration = Duration::from_secs(20);
+
+fn machine(home: &Path) -> (Arc<StateStore>, Machine) {
+    let store = Arc::new(StateStore::open(home).unwrap());
+    let (machine, _gone) =
+        Machine::start(Arc::clone(&store), Arc::new(metrics()), u64::MAX).unwrap();
+    (store, machine)
+}
+
+async fn apply(machine: &mut Machine, index: u64, session: &str) {
+    let entry = Entry {
+        log_id: log_id(index),
+        payload: EntryPayload::Normal(create(&[(&index.to_string(), session)])),
+    };
+    let applying = machine.apply(stream::iter([Ok((entry, None))]));
+    tokio::time::timeout(WITHIN, applying)
+        .await
+        .expect("nothing is in its way")
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_snapshot_is_written_and_read_a_block_at_a_time() {
+    const RECORD: usize = 50_000;
+    let home = tempfile::tempdir().unwrap();
+    let (store, mut machine) = machine(home.path());
+    let session = "x".repeat(RECORD);
+    for index in 1..=60 {
+        apply(&mut machine, index, &session).await;
+    }
+    let mut builder = machine.try_create_snapshot_builder(true).await.unwrap();
+    builder.build_snapshot().await.unwrap();
+
+    let path = store.snapshot_path();
+    let written = fs::read(&path).unwrap();
+    let named = Named {
+        what: "snapshot",
+        path: &path,
+        remedy: "",
+    };
+    let mut blocks = Blocks::begin(named, &written[..], *b"FERRYSN1").unwrap();
+    blocks.position().unwrap();
+    let mut sizes = Vec::new();
+    let count = blocks.records(|batch| {
+        sizes.push(batch.size_in_bytes());
+        Ok(())
+    });
+    assert_eq!(count.unwrap(), 60);
+    // A block ends with the record that fills it.
+    let bound = BLOCK_BYTES + RECORD + 1_000;
+    assert!(sizes.iter().all(|size| *size <= bound), "{sizes:?}");
+    assert!(sizes.len() >= 60 * RECORD / bound, "{sizes:?}");
+}
+
+#[tokio::test]
+async fn writes_go_on_while_a_snapshot_is_being_written() {
+    let home = tempfile::tempdir().unwrap();
+    let (store, mut machine) = machine(home.path());
+    apply(&mut machine, 1, "before").await;
+    // A file that takes nothing until somebody reads it: the snapshot is stuck.
+    let pipe = home.path().join("snapshot.new");
+    let made = Process::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    let building = machine.try_create_snapshot_builder(true);
+    let building = tokio::time::timeout(WITHIN, building).await;
+    if building.is_ok() {
+        apply(&mut machine, 2, "while it is stuck").await;
+    }
+    let reader = std::thread::spawn(move || {
+        let mut written = Vec::new();
+        let mut pipe = fs::File::open(pipe).unwrap();
+        pipe.read_to_end(&mut written).unwrap();
+        written
+    });
+    let builder = building.expect("whoever builds a snapshot does not wait for its file");
+    // That a pipe cannot be synced is what becomes of it.
+    builder.unwrap().build_snapshot().await.unwrap_err();
+    let written = reader.join().unwrap();
+    assert!(written.starts_with(b"FERRYSN1"));
+    assert!(!written.windows(5).any(|bytes| bytes == b"stuck"));
+    assert_eq!(store.position().applied, Some(log_id(2)));
+}
+
+#[test]
+fn a_file_that_names_no_state_is_refused_by_name_and_nothing_is_removed() {
+    let home = tempfile::tempdir().unwrap();
+    drop(StateStore::open(home.path()).unwrap());
+    for damaged in ["", "state-", "../state-1", "state-x"] {
+        fs::write(home.path().join("CURRENT"), damaged).unwrap();
+        let told = StateStore::open(home.path()).err().unwrap().to_string();
+        assert!(told.contains("CURRENT"), "{told}");
+        assert!(home.path().join("state-1").exists());
+    }
+}
