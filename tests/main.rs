@@ -7,7 +7,10 @@
 mod backup;
 mod bad_input;
 mod cancellation;
+mod chaos;
 mod cluster;
+mod cluster_faults;
+mod cluster_writes;
 mod command_line;
 mod connection;
 mod crash;
