@@ -54,6 +54,11 @@ bench: setup-bench
 bench-limiter: setup-build
 	cargo bench --locked $(CORE) --bench limiter -- $(BENCH_ARGS)
 
+##: bench-limiter-docs  the full evaluation of the limit; writes the tables and plots of docs/limiter.md
+.PHONY: bench-limiter-docs
+bench-limiter-docs: setup-build
+	cargo bench --locked $(CORE) --bench limiter -- --write-docs $(BENCH_ARGS)
+
 ##: chaos        kills and cuts in a cluster of real processes (FERRY_CHAOS_ROUNDS=N, FERRY_CHAOS_SEED=N)
 .PHONY: chaos
 chaos: setup-build

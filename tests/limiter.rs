@@ -15,6 +15,8 @@
 mod anchors;
 #[path = "../benches/limiter/arguments.rs"]
 mod arguments;
+#[path = "../benches/limiter/document.rs"]
+mod document;
 #[path = "../benches/limiter/evaluate.rs"]
 mod evaluate;
 #[path = "../benches/limiter/figures.rs"]
@@ -29,6 +31,8 @@ mod memory;
 mod oracle;
 #[path = "../benches/limiter/plant.rs"]
 mod plant;
+#[path = "../benches/limiter/plot.rs"]
+mod plot;
 #[path = "../benches/limiter/probing.rs"]
 mod probing;
 #[path = "../benches/limiter/report.rs"]
@@ -37,6 +41,8 @@ mod report;
 mod scenario;
 #[path = "../benches/limiter/sim.rs"]
 mod sim;
+#[path = "../benches/limiter/timeline.rs"]
+mod timeline;
 #[path = "../benches/limiter/trace.rs"]
 mod trace;
 #[path = "../benches/limiter/unseen.rs"]

@@ -9,7 +9,7 @@ cargo bench --no-default-features --bench limiter -- [FLAGS]
 
   --scenario FILE     run this file (may be given again), and print one line of
                       JSON a rule and load; all of tests/scenarios without it
-  --load NAME         of its loads, only this one
+  --load NAME         of its loads, only this one (may be given again)
   --only RULE         of the rules, only this one (may be given again)
   --seeds N           seeds 1 to N; every figure is the mean over them [5]
   --seed N            this seed alone
@@ -22,6 +22,9 @@ cargo bench --no-default-features --bench limiter -- [FLAGS]
                       so on (others with --only). One of them again:
                       --scenario random-SEED-INDEX --seed SEED
   --write DIR         with --random: write what is drawn as scenario files
+  --write-docs        the full evaluation: all scenarios and rules with seeds 1
+                      to 20 (or --seeds N); writes the tables of docs/limiter.md
+                      and the plots in docs/limiter
   --keep-oracle       take remembered sweeps of another executable, as long as
                       the sources that a sweep runs are the same";
 
@@ -36,7 +39,7 @@ pub(crate) enum Output {
 #[derive(Debug, Default)]
 pub(crate) struct Arguments {
     pub(crate) scenarios: Vec<PathBuf>,
-    pub(crate) load: Option<String>,
+    pub(crate) loads: Vec<String>,
     pub(crate) only: Vec<String>,
     pub(crate) seeds: Vec<u64>,
     pub(crate) threads: Option<usize>,
@@ -46,6 +49,7 @@ pub(crate) struct Arguments {
     /// How many scenarios to draw, and where to write them.
     pub(crate) random: Option<u64>,
     pub(crate) write: Option<PathBuf>,
+    pub(crate) write_docs: bool,
     pub(crate) help: bool,
     output: Option<Output>,
 }
@@ -57,7 +61,7 @@ impl Arguments {
             let mut value = || given.next().ok_or(format!("{flag}: a value must follow"));
             match flag.as_str() {
                 "--scenario" => arguments.scenarios.push(value()?.into()),
-                "--load" => arguments.load = Some(value()?),
+                "--load" => arguments.loads.push(value()?),
                 "--only" => arguments.only.push(value()?),
                 "--seed" => arguments.seeds = vec![number(&flag, &value()?)?],
                 "--seeds" => arguments.seeds = (1..=number(&flag, &value()?)?).collect(),
@@ -68,6 +72,7 @@ impl Arguments {
                 "--keep-oracle" => arguments.keep_oracle = true,
                 "--random" => arguments.random = Some(number(&flag, &value()?)?),
                 "--write" => arguments.write = Some(value()?.into()),
+                "--write-docs" => arguments.write_docs = true,
                 "--help" => arguments.help = true,
                 "--bench" => {}
                 // `make bench` gives every bench the flags of the measured
@@ -99,8 +104,17 @@ impl Arguments {
         if self.write.is_some() && !drawn {
             return Err("--write: only what --random draws is written".into());
         }
+        let partly =
+            drawn || !(self.scenarios.is_empty() && self.loads.is_empty() && self.only.is_empty());
+        if self.write_docs && partly {
+            return Err("--write-docs: runs all scenarios, loads and rules".into());
+        }
         if self.seeds.is_empty() {
-            let last = if drawn { 1 } else { 5 };
+            let last = match (drawn, self.write_docs) {
+                (true, _) => 1,
+                (_, true) => 20,
+                _ => 5,
+            };
             self.seeds = (1..=last).collect();
         }
         if drawn && self.only.is_empty() {
@@ -109,12 +123,13 @@ impl Arguments {
         Ok(())
     }
 
-    /// What `cargo test` runs: a few files of `folder`, one seed, ferry's own
-    /// rule, for the ranges that they say must hold.
+    /// What `cargo test` runs: a few files of `folder`, two of their loads, one
+    /// seed, ferry's own rule, for the ranges that they say must hold.
     pub(crate) fn short(folder: &Path) -> Self {
         let file = |name: &&str| folder.join(name).with_extension("yaml");
         Self {
             scenarios: SHORT.iter().map(file).collect(),
+            loads: SHORT_LOADS.map(str::to_owned).into(),
             only: vec!["little".into()],
             seeds: vec![1],
             output: Some(Output::Table),
@@ -138,6 +153,7 @@ impl Arguments {
 }
 
 const SHORT: [&str; 3] = ["serial3ms", "collapse", "gc200ms"];
+const SHORT_LOADS: [&str; 2] = ["closed4k", "leavers60"];
 
 fn number(flag: &str, text: &str) -> Result<u64, String> {
     match text.parse() {
@@ -181,6 +197,10 @@ mod tests {
             ("--scenarios", "--scenario FILE"),
             ("--random 3 --seeds 2", "by one --seed"),
             ("--write folder", "--random draws"),
+            (
+                "--write-docs --only little",
+                "all scenarios, loads and rules",
+            ),
         ] {
             let fault = parse(flags).expect_err(flags);
             assert!(fault.contains(remedy), "{flags}: {fault}");

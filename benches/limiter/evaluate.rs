@@ -125,7 +125,7 @@ fn unit(job: &Job<'_>, seed: u64, rules: &[&str], memory: &Memory) -> (Vec<Figur
     let plant = job.scenario.plant_of(seed);
     let setup = setup(job, &plant, seed);
     let segments = job.scenario.segments();
-    let mut fixed = memory.open(format!("{setup:?} {segments:?}"));
+    let mut fixed = memory.open(key(&setup, &segments));
     let best = best(&setup, &segments, &mut fixed);
     let swept = Instant::now();
     let mut probed = Duration::ZERO;
@@ -160,15 +160,39 @@ pub(crate) fn setup<'a>(job: &Job<'a>, plant: &'a PlantShape, seed: u64) -> Setu
         sidecars: job.scenario.sidecars,
         seconds: job.scenario.seconds,
         seed,
+        deaf: false,
     }
+}
+
+/// All that determines what a fixed limit does.
+pub(crate) fn key(setup: &Setup<'_>, segments: &[(f64, f64)]) -> String {
+    format!("{setup:?} {segments:?}")
 }
 
 /// The best fixed limit of each segment.
 pub(crate) fn best(setup: &Setup<'_>, segments: &[(f64, f64)], fixed: &mut Fixed<'_>) -> Vec<Best> {
-    oracle::sweep(setup.load.is_closed(), |limit| {
+    oracle::sweep(setup.load.is_closed(), too_low(setup), |limit| {
         let run = || run_fixed(setup, segments, limit);
         fixed.parts(limit, run).to_vec()
     })
+}
+
+/// A limit below which an open load surely chokes, to spare the sweep the
+/// dearest of its runs: by Little's law L batches of n, each under way for at
+/// least the unloaded latency, carry at most `L·n/latency`. Half of what is
+/// offered leaves room for a plant that cannot carry all of it.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+fn too_low(setup: &Setup<'_>) -> u32 {
+    let plant = setup.plant;
+    // Neither of these carries what `capacity` says.
+    if plant.collapse.is_some() || plant.group_commit.is_some() {
+        return 0;
+    }
+    let (quickest, slowest) = plant.extremes(setup.batch);
+    let share = setup.load.mean_share().min(1.0);
+    let offered = share * plant.capacity(setup.batch) / slowest;
+    let each = f64::from(setup.batch) * setup.sidecars as f64 / quickest;
+    (0.5 * offered / each) as u32
 }
 
 fn run_fixed(setup: &Setup<'_>, segments: &[(f64, f64)], limit: u32) -> Vec<Part> {
@@ -179,4 +203,59 @@ fn run_fixed(setup: &Setup<'_>, segments: &[(f64, f64)], limit: u32) -> Vec<Part
 pub(crate) fn threads(asked: Option<usize>) -> usize {
     let cores = || thread::available_parallelism().map_or(1, NonZeroUsize::get);
     asked.unwrap_or_else(cores)
+}
+
+#[cfg(test)]
+#[allow(dead_code, unused_imports)] // of no use to the bench, which has no harness
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    const SCENARIO: &str = "
+expect: It is short.
+plant: { base_ms: 1, entry_us: 5, jitter: 0.3, delay_ms: 3, delay_jitter: 0.3 }
+loads:
+  - { name: closed, kind: { closed: { clients: 2000 } }, grain: 20 }
+  - { name: open, kind: { open: { share: 0.7 } }, grain: 5 }
+seconds: 2
+warmup: 0.5
+vary: 0.2
+";
+
+    #[test]
+    fn the_figures_are_the_same_however_many_runs_go_on_at_a_time() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("short.yaml");
+        fs::write(&file, SCENARIO).expect("it is written");
+        let scenario = Scenario::read(&file).expect("a sound scenario");
+        let loads = scenario.loads.iter();
+        let jobs: Vec<Job> = loads
+            .map(|load| Job {
+                scenario: &scenario,
+                load,
+            })
+            .collect();
+        let memory = |name| Memory::new(Some(&folder.path().join(name)), false);
+        let all = |threads, memory: &Memory| {
+            let mut told = Vec::new();
+            let rules = ["little", "envoy"];
+            run(
+                &jobs,
+                &[1, 2, 3],
+                &rules,
+                memory,
+                threads,
+                |at, outcomes| {
+                    told.push(format!("{at} {:?}", outcomes.figures));
+                },
+            );
+            told
+        };
+        let first = memory("first");
+        let alone = all(1, &first);
+        assert_eq!(alone.len(), 2);
+        assert_eq!(alone, all(4, &memory("second")));
+        assert_eq!(alone, all(3, &first), "remembered");
+    }
 }

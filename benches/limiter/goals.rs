@@ -22,6 +22,9 @@ pub(crate) struct Case {
     /// Callers leave early, or have deadlines.
     impatient: bool,
     way_ms: f64,
+    /// Who is told at once that nobody is there has waited for nothing, so the
+    /// latency of those who were answered says nothing of a rule.
+    outage: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +48,7 @@ impl Case {
             fleet: scenario.sidecars > 1,
             impatient: load.leave > 0.0 || load.deadline_ms.is_some(),
             way_ms: scenario.plant.delay_ms,
+            outage: scenario.plant.outage.is_some(),
         }
     }
 }
@@ -78,14 +82,14 @@ const GOALS: [Goal; 10] = [
         bound: 1.2,
         more: false,
         figure: |f| Some(f.p99_ratio),
-        counts: |case| case.kind == Shape::Open,
+        counts: |case| case.kind == Shape::Open && !case.outage,
     },
     Goal {
         name: "size-swing p99 / oracle",
         bound: 1.1,
         more: false,
         figure: |f| Some(f.p99_ratio),
-        counts: |case| case.kind == Shape::Swing,
+        counts: |case| case.kind == Shape::Swing && !case.outage,
     },
     Goal {
         name: "seconds below 95 % after a step",
@@ -197,6 +201,84 @@ pub(crate) fn table(lines: &[Line], rules: &[&'static str]) -> String {
             let place = format!("{} {}", worst.scenario, worst.load);
             let _ = write!(table, " {}{mark} ({place}) |", shown(value));
         }
+    }
+    table
+}
+
+/// One rule's worst plant and the next worst ones, as a Markdown table.
+pub(crate) fn own(lines: &[Line], rule: &str) -> String {
+    let mut table = format!("| worst plant | goal | {rule} | next worst |\n|---|---|---|---|");
+    for goal in &GOALS {
+        let named: Vec<String> = (goal.worst_first(lines, rule).iter())
+            .take(4)
+            .map(|(value, line)| {
+                let mark = if goal.misses(*value) { "" } else { " ✓" };
+                let place = format!("{} {}", line.scenario, line.load);
+                format!("{}{mark} ({place})", shown(*value))
+            })
+            .collect();
+        let (worst, others) = named
+            .split_first()
+            .map_or(("not run", [].as_slice()), |n| (n.0.as_str(), n.1));
+        let _ = write!(
+            table,
+            "\n{} {worst} | {} |",
+            goal.heading(),
+            others.join(", ")
+        );
+    }
+    table
+}
+
+/// Each rule's worst value of each goal, without its place.
+pub(crate) fn values(lines: &[Line], rules: &[&'static str]) -> String {
+    let mut table = format!("| worst plant | goal | {} |\n|---|---|", rules.join(" | "));
+    table.push_str(&"---|".repeat(rules.len()));
+    for goal in &GOALS {
+        let _ = write!(table, "\n{}", goal.heading());
+        for rule in rules {
+            let worst = goal
+                .worst_first(lines, rule)
+                .first()
+                .map(|(value, _)| *value);
+            let text = worst.map_or("not run".into(), |value| {
+                let mark = if goal.misses(value) { "" } else { " ✓" };
+                format!("{}{mark}", shown(value))
+            });
+            let _ = write!(table, " {text} |");
+        }
+    }
+    table
+}
+
+/// A rule's figures under each load.
+pub(crate) fn loads(lines: &[Line], rule: &str) -> String {
+    let mut table = String::from(
+        "| plant | load | throughput | latency | p99 | p99, ms | limit | oracle’s | s below 95 % | start, RTT | probing, % |\n\
+         |---|---|---|---|---|---|---|---|---|---|---|",
+    );
+    for line in lines.iter().filter(|line| line.algorithm == rule) {
+        let f = &line.figures;
+        // An open load has no pace to reach.
+        let start = match line.case.kind {
+            Shape::Closed => format!("{:.0}", f.start_rtts),
+            _ => String::new(),
+        };
+        let probing = f.probing_cost;
+        let probing = probing.map_or(String::new(), |cost| format!("{:.2}", cost * 100.0));
+        let _ = write!(
+            table,
+            "\n| {} | {} | {:.3} | {:.2} | {:.2} | {:.1} | {:.1} | {:.1} | {:.2} | {start} | {probing} |",
+            line.scenario,
+            line.load,
+            f.throughput_ratio,
+            f.latency_ratio,
+            f.p99_ratio,
+            f.p99_ratio * f.oracle_p99_ms,
+            f.mean_limit,
+            f.oracle_limit,
+            f.seconds_below_95,
+        );
     }
     table
 }

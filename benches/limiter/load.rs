@@ -88,6 +88,16 @@ impl LoadShape {
         matches!(self.kind, Kind::Closed(_))
     }
 
+    /// What an open load offers on the mean, as a share of what the plant can
+    /// carry; 0 of a closed one, which offers what is answered.
+    pub(crate) fn mean_share(&self) -> f64 {
+        match &self.kind {
+            Kind::Closed(_) => 0.0,
+            Kind::Open(open) => open.share,
+            Kind::Swing(swing) => f64::midpoint(swing.low, swing.high),
+        }
+    }
+
     /// The groups of callers of a closed loop, shared among `sidecars`.
     pub(crate) fn groups(&self, sidecars: usize) -> u32 {
         match &self.kind {

@@ -18,6 +18,7 @@ use std::{env, fs, path::PathBuf, process::ExitCode};
 
 mod anchors;
 mod arguments;
+mod document;
 mod evaluate;
 mod figures;
 mod goals;
@@ -25,10 +26,12 @@ mod load;
 mod memory;
 mod oracle;
 mod plant;
+mod plot;
 mod probing;
 mod report;
 mod scenario;
 mod sim;
+mod timeline;
 mod trace;
 mod unseen;
 
@@ -63,14 +66,15 @@ fn evaluate(arguments: &Arguments) -> Result<bool, String> {
         return Ok(true);
     }
     let scenarios = scenarios(arguments)?;
-    let asked = |load: &&LoadShape| arguments.load.as_ref().is_none_or(|l| *l == load.name);
+    let all = arguments.loads.is_empty();
+    let asked = |load: &&LoadShape| all || arguments.loads.contains(&load.name);
     let loads = scenarios.iter().flat_map(|scenario| {
         let loads = scenario.loads.iter().filter(asked);
         loads.map(move |load| Job { scenario, load })
     });
     let jobs: Vec<Job> = loads.collect();
     if jobs.is_empty() {
-        let name = arguments.load.as_deref().unwrap_or_default();
+        let name = arguments.loads.join(", ");
         return Err(format!(
             "--load {name}: no scenario has a load of this name"
         ));
@@ -91,13 +95,16 @@ fn evaluate(arguments: &Arguments) -> Result<bool, String> {
                 Output::Lines => println!("{}", report::json(&line)),
                 Output::Table => println!("{}", report::row(&line)),
             }
-            if *rule == "little" && job.load.is_closed() {
-                held &= holds(job.scenario, &line);
+            if *rule == "little" {
+                held &= holds(job, &line);
             }
             lines.push(line);
         }
         tell(job, outcomes.spent, seeds.len());
     });
+    if arguments.write_docs {
+        document::write(&root(), &scenarios, &lines, &rules, &memory)?;
+    }
     if output == Output::Table && arguments.random.is_some() {
         for rule in &rules {
             println!("\n{}", goals::spread(&lines, rule));
@@ -184,16 +191,20 @@ fn line(job: &Job<'_>, rule: &'static str, figures: &[Figures], seeds: &[u64]) -
     }
 }
 
-/// Whether the default rule stayed in the scenario's ranges; says where not.
-fn holds(scenario: &Scenario, line: &Line) -> bool {
+/// Whether the default rule stayed in the scenario's ranges, which are for its
+/// closed loads, and made no ghosts under any; says where not.
+fn holds(job: &Job<'_>, line: &Line) -> bool {
+    let ranges = job.scenario.hold.iter();
+    let ranges = ranges.filter(|_| job.load.is_closed());
+    let ranges = ranges.map(|(name, range)| (name.as_str(), *range));
     let mut held = true;
-    for (name, (least, most)) in &scenario.hold {
+    for (name, (least, most)) in ranges.chain([("ghosts", (0.0, 0.0))]) {
         let value = line.figures.named(name);
-        if !(*least..=*most).contains(&value) {
+        if !(least..=most).contains(&value) {
             held = false;
             eprintln!(
                 "{} {}: {name} {value:.3} is not in {least}..{most}: {}\n  {}",
-                line.scenario, line.load, scenario.expect, line.replay
+                line.scenario, line.load, job.scenario.expect, line.replay
             );
         }
     }

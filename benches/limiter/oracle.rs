@@ -84,10 +84,16 @@ fn quantile(values: &mut [(f64, u32)], part: f64) -> f64 {
     0.0
 }
 
-/// For each segment the best fixed limit, and what it did there.
-pub(crate) fn sweep(closed: bool, mut run: impl FnMut(u32) -> Vec<Part>) -> Vec<Best> {
+/// For each segment the best fixed limit, and what it did there. Limits up to
+/// `too_low` are known to be no good.
+pub(crate) fn sweep(
+    closed: bool,
+    too_low: u32,
+    mut run: impl FnMut(u32) -> Vec<Part>,
+) -> Vec<Best> {
     let mut tried: Vec<(u32, Vec<Part>)> = Vec::new();
-    for limit in COARSE {
+    let most = COARSE[COARSE.len() - 1];
+    for limit in COARSE.into_iter().filter(|l| *l > too_low || *l == most) {
         tried.push((limit, run(limit)));
         // Far past every segment's knee nothing better comes.
         if is_past(&tried, closed) {

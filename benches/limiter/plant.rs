@@ -134,6 +134,28 @@ impl PlantShape {
         plant
     }
 
+    /// How long the proposer takes for a full batch at first, milliseconds.
+    pub(crate) fn batch_ms(&self, batch: u32) -> f64 {
+        self.base_ms + self.entry_us * f64::from(batch) / 1e3
+    }
+
+    /// The least mean latency of a full batch that nothing is in front of, in
+    /// seconds, and how much slower than at first it ever works.
+    pub(crate) fn extremes(&self, batch: u32) -> (f64, f64) {
+        let n = f64::from(batch);
+        let apply = self.apply.as_ref();
+        let apply = apply.map_or(0.0, |stage| stage.base_ms + stage.entry_us * n / 1e3);
+        let work = self.batch_ms(batch) + apply;
+        let (mut factor, mut delay) = (1.0, 1.0);
+        let (mut quickest, mut slowest) = (work + self.delay_ms, 1.0_f64);
+        for step in &self.steps {
+            (factor, delay) = (factor * step.factor, delay * step.delay);
+            quickest = quickest.min(work * factor + self.delay_ms * delay);
+            slowest = slowest.max(factor);
+        }
+        (quickest / 1e3, slowest)
+    }
+
     /// What it carries with full batches of `batch`, entries a second, if
     /// enough of them are in flight and before any step.
     pub(crate) fn capacity(&self, batch: u32) -> f64 {

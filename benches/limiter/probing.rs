@@ -55,3 +55,91 @@ fn mean_limit(trace: &Trace, (from, to): (f64, f64)) -> f64 {
     }
     if time > 0.0 { area / time } else { 0.0 }
 }
+
+#[cfg(test)]
+#[allow(dead_code, unused_imports)] // of no use to the bench, which has no harness
+mod tests {
+    use ferry::limit::{LimitSettings, Limiter, Rule, Sample};
+
+    use super::{
+        super::{
+            anchors,
+            load::{Clients, Kind, LoadShape},
+            memory::Memory,
+            oracle,
+            plant::PlantShape,
+            sim,
+        },
+        *,
+    };
+
+    /// Goes to and fro between two limits, fifty answers each.
+    #[derive(Debug)]
+    struct Restless(f64, f64, u32);
+
+    impl Rule for Restless {
+        fn learn(&mut self, _: &Sample) {
+            self.2 += 1;
+        }
+
+        fn limit(&self) -> f64 {
+            if (self.2 / 50).is_multiple_of(2) {
+                self.0
+            } else {
+                self.1
+            }
+        }
+    }
+
+    fn cost_of(low: f64, high: f64) -> f64 {
+        let plant = PlantShape {
+            base_ms: 1.0,
+            delay_ms: 4.0,
+            ..PlantShape::default()
+        };
+        let load = LoadShape {
+            name: "closed".into(),
+            kind: Kind::Closed(Clients { clients: 2_000 }),
+            grain: 20,
+            deadline_ms: None,
+            leave: 0.0,
+            patience_ms: None,
+        };
+        let setup = Setup {
+            plant: &plant,
+            load: &load,
+            batch: 100,
+            sidecars: 1,
+            seconds: 5.0,
+            seed: 1,
+            deaf: false,
+        };
+        let segment = (1.0, 5.0);
+        let rule = || Box::new(Restless(low, high, 0));
+        let trace = sim::run(&setup, || {
+            Limiter::with_rule(LimitSettings::default(), rule())
+        });
+        let parts = oracle::parts(&trace, &[segment]);
+        let memory = Memory::new(Some("off".as_ref()), false);
+        let mut fixed = memory.open("key".into());
+        cost(&trace, segment, &parts[0], &mut fixed, |limit| {
+            oracle::parts(&sim::run(&setup, || anchors::fixed(limit)), &[segment])
+        })
+    }
+
+    #[test]
+    fn a_limit_that_does_not_move_costs_nothing() {
+        assert_eq!(cost_of(4.0, 4.0), 0.0);
+    }
+
+    #[test]
+    fn a_limit_that_goes_to_and_fro_costs_what_its_mean_would_have_carried() {
+        // Five batches carry all of it; 2 and 8 by turns carry 2/5 and all of it
+        // for fifty batches each: 100 of them in the time of 175.
+        let cost = cost_of(2.0, 8.0);
+        assert!((0.2..0.5).contains(&cost), "{cost}");
+        // Where more carries nothing more, moving is free.
+        let cost = cost_of(6.0, 8.0);
+        assert!(cost.abs() < 0.01, "{cost}");
+    }
+}

@@ -41,6 +41,9 @@ pub(crate) struct Setup<'a> {
     pub(crate) sidecars: usize,
     pub(crate) seconds: f64,
     pub(crate) seed: u64,
+    /// The window is not told who has left, like a batcher that submits first
+    /// and finds out afterwards: what the count of ghosts is there to see.
+    pub(crate) deaf: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -276,9 +279,10 @@ impl Sim<'_> {
             latest: side.latency.latest(),
             idle: side.flow.in_flight == 0,
         };
+        let hears = !self.setup.deaf;
         let caller = |leaves: &Leaves| match leaves.is_some_and(|at| at <= now) {
-            true => Caller::Left,
-            false => Caller::Waiting,
+            true if hears => Caller::Left,
+            _ => Caller::Waiting,
         };
         let sealed = side.window.seal_for(now, &outlook, caller, |_| &[]);
         let fell_out = sealed.expired.len() + sealed.doomed.len() + sealed.cancelled.len();
@@ -438,4 +442,57 @@ fn nanos(seconds: f64) -> u64 {
 #[allow(clippy::cast_precision_loss)]
 fn seconds(nanos: u64) -> f64 {
     nanos as f64 / 1e9
+}
+
+#[cfg(test)]
+#[allow(dead_code, unused_imports)] // of no use to the bench, which has no harness
+mod tests {
+    use super::{
+        super::{
+            anchors,
+            load::{Kind, Share},
+        },
+        *,
+    };
+
+    /// A plant that is asked for three times what it carries, by callers of
+    /// whom half leave within 50 ms.
+    fn overloaded(deaf: bool) -> Trace {
+        let plant = PlantShape {
+            base_ms: 2.0,
+            delay_ms: 2.0,
+            ..PlantShape::default()
+        };
+        let load = LoadShape {
+            name: "over".into(),
+            kind: Kind::Open(Share { share: 3.0 }),
+            grain: 10,
+            deadline_ms: Some(1_000.0),
+            leave: 0.5,
+            patience_ms: Some(50.0),
+        };
+        let setup = Setup {
+            plant: &plant,
+            load: &load,
+            batch: 100,
+            sidecars: 1,
+            seconds: 3.0,
+            seed: 1,
+            deaf,
+        };
+        run(&setup, || anchors::limiter("little"))
+    }
+
+    #[test]
+    fn callers_that_leave_are_dropped_and_none_becomes_a_ghost() {
+        let trace = overloaded(false);
+        assert_eq!(trace.ghosts, 0);
+        assert!(trace.cancelled > 10_000, "{}", trace.cancelled);
+    }
+
+    #[test]
+    fn a_window_that_does_not_hear_who_left_makes_ghosts_and_they_are_counted() {
+        let trace = overloaded(true);
+        assert!(trace.ghosts > 10_000, "{}", trace.ghosts);
+    }
 }

@@ -17,6 +17,8 @@ use super::{
 const LONGEST_MS: f64 = 20.0;
 /// Batches that the way holds, at most: ferry's limit_max is 256.
 const MOST_ON_THE_WAY: f64 = 80.0;
+/// Full batches in a run, about.
+const RUN: f64 = 20_000.0;
 /// Groups of callers that arrive in a run of an open load, about.
 const ARRIVALS: f64 = 60_000.0;
 /// Batches that a closed load could have in flight, over what the way holds.
@@ -33,9 +35,11 @@ pub(crate) fn draw(seed: u64, at: u64) -> Scenario {
     } else {
         1
     };
+    // Plants of quick batches make many of them a second, and need no longer.
+    let own = RUN * plant.batch_ms(batch) / 1e3;
     let (seconds, warmup) = match plant.steps.last() {
-        Some(step) => (round(step.at_s + 8.0), 4.0),
-        None => (14.0, 5.0),
+        Some(step) => (round(step.at_s + 6.0), 3.0),
+        None => (round(own.clamp(8.0, 14.0)), 3.0),
     };
     let capacity = plant.capacity(batch);
     let closed = closed(rng, &plant, batch, sidecars);
@@ -136,7 +140,7 @@ fn steps(rng: &mut fastrand::Rng) -> Vec<Step> {
             false => 1.0,
         };
         Step {
-            at_s: round(f64::from(at).mul_add(8.0, 10.0)),
+            at_s: round(f64::from(at).mul_add(6.0, 7.0)),
             factor: round(even_in_log(rng, 0.25, 4.0)),
             delay: round(delay),
         }
@@ -161,7 +165,8 @@ fn closed(rng: &mut fastrand::Rng, plant: &PlantShape, batch: u32, sidecars: usi
     let held = held + sync.map_or(0.0, |sync| sync.to_ms / 1e3 * plant.capacity(batch) / n);
     let pressure = between(rng, PRESSURE.0, PRESSURE.1);
     let batches = (held.min(200.0) * pressure).max(6.0 * sidecars as f64);
-    let grain = (batch / 10).max(1);
+    let parts = if plant.batch_ms(batch) < 1.0 { 5 } else { 10 };
+    let grain = (batch / parts).max(1);
     LoadShape {
         name: "closed".into(),
         kind: Kind::Closed(Clients {
@@ -211,7 +216,7 @@ fn other(rng: &mut fastrand::Rng, entries: f64, batch: u32) -> LoadShape {
     LoadShape {
         name: name.into(),
         kind,
-        grain: grain.clamp(1, (batch / 10).max(1)),
+        grain: grain.clamp(1, batch / 4),
         deadline_ms,
         leave,
         patience_ms,
