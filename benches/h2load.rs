@@ -126,7 +126,11 @@ pub(crate) fn on_core(core: usize, program: impl AsRef<std::ffi::OsStr>) -> Comm
 fn parse(told: &str) -> Option<Told> {
     let line = |start| told.lines().find_map(|line| line.strip_prefix(start));
     let mut finished = line("finished in ")?.split(", ");
-    let seconds = ferry::cli::bench::parse_duration(finished.next()?).ok()?;
+    let took = finished.next()?;
+    let seconds = match took.strip_suffix("us") {
+        Some(micros) => Duration::from_micros(micros.parse().ok()?),
+        None => ferry::cli::bench::parse_duration(took).ok()?,
+    };
     let rate = finished.next()?.strip_suffix(" req/s")?.parse().ok()?;
     let ok = line("status codes: ")?.split(" 2xx").next()?.parse().ok()?;
     let data = line("traffic: ")?.rsplit_once('(')?.1;

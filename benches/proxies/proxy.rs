@@ -116,7 +116,7 @@ impl Proxy {
             }
         };
         match side {
-            Side::Haproxy => command.args(["-q", "-db", "-f"]).arg(&file),
+            Side::Haproxy => command.args(["-db", "-f"]).arg(&file),
             Side::Nginx => command
                 .args(["-e", "stderr", "-p"])
                 .arg(folder)
@@ -137,14 +137,15 @@ impl Proxy {
             .with_context(|| {
                 format!("{program} does not start; `make bench-proxies` installs it")
             })?;
-        let proxy = Self {
+        let mut proxy = Self {
             process: Process(process),
             address,
         };
         let start = Instant::now();
         while TcpStream::connect(address).is_err() {
+            let ended = proxy.process.0.try_wait()?;
             ensure!(
-                start.elapsed() < PATIENCE,
+                start.elapsed() < PATIENCE && ended.is_none(),
                 "{} does not listen: {}",
                 side.name(),
                 fs::read_to_string(folder.join("proxy.log")).unwrap_or_default()
@@ -181,7 +182,7 @@ fn haproxy(listen: SocketAddr, upstream: SocketAddr) -> String {
     format!(
         "global
   nbthread 1
-  maxconn 10000
+  maxconn 2000
   tune.h2.max-concurrent-streams 10000
 defaults
   mode http
