@@ -250,7 +250,7 @@ fn forms(text: &mut String, plan: &Plan) {
     let both = "both forms share a batch";
     line(
         text,
-        "  single form",
+        "  single form ",
         &format!("{}: {}; {both}", lift.from, fields.join(", ")),
     );
 }

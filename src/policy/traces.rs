@@ -26,7 +26,7 @@ const KEYS: Keys = Keys {
     later: &[],
 };
 /// Shown where none is given or one is wrong.
-const EXAMPLE: &str = "https://collector.example.com:4317";
+const EXAMPLE: &str = "https://collector.example:4317";
 
 /// A collector that takes OTLP over gRPC, and what it is sent.
 #[derive(Clone, Debug, PartialEq, Eq)]

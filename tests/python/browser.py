@@ -9,6 +9,7 @@ import argparse
 import base64
 import json
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -103,7 +104,8 @@ def main():
             shown["tabbed"] = [browser.tab() for _ in range(asked.tabs)]
             shown["console"] = [
                 line["message"] for line in browser.ask("POST", "/se/log", {"type": "browser"})
-                if line["level"] == "SEVERE"]
+                # /ready answers 503 while ferry is not, which Chromium calls severe.
+                if line["level"] == "SEVERE" and not re.search(r"/ready - .* 503 ", line["message"])]
             if asked.picture:
                 browser.picture(asked.picture)
             print(json.dumps(shown))

@@ -69,7 +69,7 @@
   function time(seconds) {
     if (!Number.isFinite(seconds)) return "–";
     if (seconds < 1e-3) return number(seconds * 1e6) + " µs";
-    if (seconds < 1) return number(seconds * 1e3, seconds < 0.01 ? 2 : 1) + " ms";
+    if (seconds < 1) return number(seconds * 1e3, seconds < 0.01 ? 2 : seconds < 0.1 ? 1 : 0) + " ms";
     return number(seconds, 2) + " s";
   }
   function size(bytes) {
@@ -131,7 +131,8 @@
       let path = "", pen = "M";
       for (const [ago, value] of line.points) {
         if (!Number.isFinite(value) || (log && value <= 0)) { pen = "M"; continue; }
-        path += `${pen}${x(ago).toFixed(1)} ${y(value).toFixed(1)}`;
+        // One sample alone is a dot.
+        path += `${pen}${x(ago).toFixed(1)} ${y(value).toFixed(1)}${pen === "M" ? "h.01" : ""}`;
         pen = "L";
       }
       chart.append(svg("path", { class: line.kind, d: path || "M0 0" }));
@@ -172,6 +173,8 @@
     };
   }
 
+  const unqueued = (value) => (Number.isFinite(value) ? `${time(value)} without the queue` : "no batch answered");
+
   function show(before, after) {
     const now = figures(before, after), series = after.series;
     const limit = sum(series, "ferry_limit"), flight = sum(series, "ferry_in_flight");
@@ -187,7 +190,8 @@
       sentence.append(element("b", number(now.carried)), " calls a second leave as ", element("b", rateText(now.out)),
         " batches: ", element("b", number(now.size, 1)), ` a proposal, ${number(Math.max(saved, 0), 1)}\u00a0% of the upstream's proposals saved.`);
     } else {
-      sentence.append("Idle: no batch was sent in the last ten seconds.");
+      const idle = !(flight > 0 || now.shed > 0 || sum(series, "ferry_queued_entries") > 0);
+      sentence.append(`${idle ? "Idle: no" : "No"} batch was sent in the last ten seconds.`);
     }
     if (now.failed > 0) sentence.append(element("em", ` ✕ ${rateText(now.failed)} calls a second fail.`));
     if (now.shed > 0) sentence.append(element("em", ` ✕ ${rateText(now.shed)} calls a second are refused for load.`));
@@ -198,8 +202,8 @@
     say("rate-out", rateText(now.out) + "/s");
     byId("flow").setAttribute("aria-label", `${rateText(now.carried)} calls a second in, ${rateText(now.out)} batches a second out`);
 
-    say("p50", time(now.p50)); say("p50-note", `${time(now.alone50)} without the queue`);
-    say("p99", time(now.p99)); say("p99-note", `${time(now.alone99)} without the queue`);
+    say("p50", time(now.p50)); say("p50-note", unqueued(now.alone50));
+    say("p99", time(now.p99)); say("p99-note", unqueued(now.alone99));
     say("limit", number(limit)); say("limit-note", `${number(flight)} in flight, L = λW ${number(little, 1)}`);
     say("queued", number(sum(series, "ferry_queued_entries"))); say("queued-note", size(sum(series, "ferry_queued_bytes")));
     const perReason = values(series, "ferry_entries_shed_total", "reason")
@@ -273,7 +277,7 @@
         number(sum(after.series, "ferry_raft_apply_lag", want)), ...["ferry_limit", "ferry_in_flight"].map((name) => number(sum(after.series, name, only ? {} : want)))];
     }), 9, "No group.");
     const [durable, syncs] = ["sum", "count"].map((end) => rate(before, after, "ferry_raft_proposals_per_sync_" + end));
-    say("sync-note", syncs > 0 ? `One log serves all groups: ${rateText(syncs)} syncs a second, ${number(durable / syncs, 1)} proposals each, p99 ${time(quantile(0.99, before, after, "ferry_raft_log_sync_seconds"))}.` : "");
+    say("sync-note", syncs > 0 ? `One log serves all groups: ${rateText(syncs)} syncs a second, proposals a sync ${number(durable / syncs, 1)}, p99 ${time(quantile(0.99, before, after, "ferry_raft_log_sync_seconds"))}.` : "");
   }
 
   // ---- the loop
