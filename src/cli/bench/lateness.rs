@@ -80,8 +80,8 @@ impl Lateness {
         }
         if self.unsent > 0 {
             warnings.push(format!(
-                "{} sessions were due and not sent when the load ended, and are in no figure: \
-                 at --rate {rate} the server fell behind for good",
+                "{} sessions were due and not sent when the load ended, and are in no figure: it \
+                 was behind its --rate {rate} by then",
                 self.unsent
             ));
         }
