@@ -77,6 +77,11 @@ bench-batch-layer: setup-build
 .PHONY: bench-metrics
 bench-metrics: setup-bench
 	cargo bench --locked --bench metrics -- $(BENCH_ARGS)
+##: bench-guards what attacks cost other callers, a table for docs/security.md, two minutes
+.PHONY: bench-guards
+bench-guards: setup-test
+	cargo test $(CARGO_FLAGS) --test main what_each_attack_costs_other_callers -- --ignored --nocapture
+
 ##: bench-etcd   single puts through ferry against straight at etcd (BENCH_ARGS='--rounds 5')
 .PHONY: bench-etcd
 bench-etcd: setup-bench

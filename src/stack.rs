@@ -25,7 +25,7 @@ use self::{
     upstreams::Lines,
 };
 use crate::{
-    accept::{ConnectionSettings, Door, Server, ServerError, Spread, Submit},
+    accept::{Door, Guards, Server, ServerError, Spread, Submit},
     batch::Batch,
     forward::{Forward, Forwarder},
     policy::{self, Cause, Listen, Live, Policy, Reload, Source, Upstream},
@@ -218,8 +218,9 @@ impl Stack {
         let unreachable = move || looked_at.load().forward.unreachable();
         let gauges = assembly.gauges(&metrics)?;
         let listen = policy.listen.iter().cloned();
-        let mut stack = Self::serve(listen, Arc::clone(&door), metrics).await?;
-        let sidecar = Sidecar::new(policy, source, assembly, door, &stack.metrics)?;
+        let guards = Arc::new(ArcSwap::from_pointee(policy.guards.clone()));
+        let mut stack = Self::serve(listen, Arc::clone(&door), &guards, metrics).await?;
+        let sidecar = Sidecar::new(policy, source, assembly, (door, guards), &stack.metrics)?;
         if let Some(address) = policy.admin {
             let controls = stack.controls(Arc::clone(&sidecar.live));
             let admin = stack.serve_admin(address, groups, gauges, Some(controls), unreachable);
@@ -261,7 +262,8 @@ impl Stack {
             forward: Forwarder::new(forward, metrics.forwarded()?),
         };
         let door = Arc::new(ArcSwap::from_pointee(door));
-        let mut stack = Self::serve([Listen::from(address)], door, metrics).await?;
+        let guards = Arc::default();
+        let mut stack = Self::serve([Listen::from(address)], door, &guards, metrics).await?;
         if let Some(address) = admin {
             let admin = stack.serve_admin(address, Some(groups), Vec::new(), None, || None);
             stack.admin = Some(admin.await?);
@@ -272,12 +274,14 @@ impl Stack {
     async fn serve<S>(
         listen: impl IntoIterator<Item = Listen>,
         door: Arc<ArcSwap<Door<S>>>,
+        guards: &Arc<ArcSwap<Guards>>,
         metrics: Metrics,
     ) -> Result<Self, StackError>
     where
         S: Submit,
     {
         let mut servers = Vec::new();
+        let refusals = Arc::new(metrics.refusals()?);
         let mut handed = Listening::handed_over().map_err(StackError::HandedOver)?;
         for Listen { place, tls } in listen {
             let given = handed.iter().position(|socket| *socket.place() == place);
@@ -288,12 +292,8 @@ impl Stack {
             let door = Arc::clone(&door);
             // One look a call: whatever is swapped later, it passes this door.
             let answer = move |request| door.load_full().answer(request);
-            servers.push(Server::on(
-                listening,
-                tls,
-                ConnectionSettings::default(),
-                answer,
-            )?);
+            let (guards, refusals) = (Arc::clone(guards), Arc::clone(&refusals));
+            servers.push(Server::on(listening, tls, guards, refusals, answer)?);
         }
         Ok(Self {
             servers,

@@ -11,26 +11,25 @@ use std::{
 };
 
 use bytes::Bytes;
-use ferry::accept::{AnswerBody, ConnectionSettings, Server, answer};
+use ferry::accept::{AnswerBody, Arriving, Guards, Server, answer};
 use http::{Request, Response};
-use hyper::body::Incoming;
 use tokio::sync::Notify;
 
 use crate::support::client::{Line, grpc};
 
 /// Answers by path: at once, never, after everyone else, or with a panic.
 async fn serve(released: Arc<Notify>, waiting: Arc<AtomicUsize>) -> Server {
-    let answer = move |request: Request<Incoming>| {
+    let answer = move |request: Request<Arriving>| {
         let (released, waiting) = (Arc::clone(&released), Arc::clone(&waiting));
         async move { by_path(&request, &released, &waiting).await }
     };
     let address = "127.0.0.1:0".parse().expect("an address");
-    let listening = Server::listen(address, ConnectionSettings::default(), answer).await;
+    let listening = Server::listen(address, Guards::default(), answer).await;
     listening.expect("a free port")
 }
 
 async fn by_path(
-    request: &Request<Incoming>,
+    request: &Request<Arriving>,
     released: &Notify,
     waiting: &AtomicUsize,
 ) -> Response<AnswerBody> {

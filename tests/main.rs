@@ -21,6 +21,7 @@ mod forwarding;
 mod forwarding_faults;
 mod forwarding_load;
 mod groups;
+mod guards;
 mod hot_writes;
 mod interop;
 mod lifecycle;

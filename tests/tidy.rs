@@ -77,6 +77,11 @@ fn every_hazard_names_a_test_that_exists() {
 }
 
 #[test]
+fn every_guard_names_a_test_that_exists() {
+    assert_clean(&docs::guards(&checkout()));
+}
+
+#[test]
 fn every_path_that_a_document_names_exists() {
     assert_clean(&docs::paths(&checkout()));
 }

@@ -4,7 +4,10 @@
 use std::{fs, path::Path};
 
 use ferry::accept::frame::framed;
-use tokio::{io::AsyncReadExt, net::UnixStream};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpStream, UnixStream},
+};
 use tonic::Code;
 
 use crate::support::{
@@ -84,6 +87,28 @@ async fn a_client_without_a_certificate_that_is_trusted_is_refused() {
         }
     }
     assert_eq!(upstream.batches().len(), 1);
+}
+
+#[tokio::test]
+async fn who_does_not_finish_its_tls_is_cut() {
+    let authority = Authority::new();
+    authority.sign("server");
+    let upstream = Upstream::answering().await;
+    let listen = format!(
+        "  - address: 127.0.0.1:0\n    tls: {{cert: {}, key: {}}}\nguards: {{handshake_timeout: 50ms}}",
+        authority.path("server.pem"),
+        authority.path("server.key"),
+    );
+    let served = served(&listen, &one_batch_at_a_time(&upstream)).await;
+    // Nothing at all, and the head of a record that does not come.
+    for said in [&b""[..], &[22, 3, 1, 2, 0]] {
+        let mut socket = TcpStream::connect(served.address()).await.expect("open");
+        socket.write_all(said).await.expect("open");
+        let cut = soon("it is cut", socket.read(&mut [0; 64])).await;
+        assert!(matches!(cut, Ok(0) | Err(_)), "{cut:?}");
+    }
+    let line = authority.line(served.address(), None).await;
+    line.create("x", b"s").await;
 }
 
 fn mutual(authority: &Authority) -> String {

@@ -16,7 +16,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use bytes::{Bytes, BytesMut};
 use ferry::{
-    accept::{AnswerBody, ConnectionSettings, Server, answer},
+    accept::{AnswerBody, Arriving, Guards, Server, answer},
     batch::Batch,
     forward::Forward,
     policy::{Listen, Policy},
@@ -28,7 +28,6 @@ use ferry::{
 };
 use http::{Request, Response};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use prometheus::TextEncoder;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Builder;
@@ -116,11 +115,11 @@ impl Serve {
 async fn echo() -> Result<()> {
     let answered = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&answered);
-    let respond = move |request: Request<Incoming>| {
+    let respond = move |request: Request<Arriving>| {
         let answered = Arc::clone(&counted);
         async move { read_and_answer(request, &answered).await }
     };
-    let server = Server::listen(ANY_PORT, ConnectionSettings::default(), respond).await?;
+    let server = Server::listen(ANY_PORT, Guards::default(), respond).await?;
     let count = Box::new(move || Counted {
         answered: answered.load(Ordering::Relaxed),
         ..Counted::default()
@@ -130,7 +129,7 @@ async fn echo() -> Result<()> {
     Ok(())
 }
 
-async fn read_and_answer(request: Request<Incoming>, answered: &AtomicU64) -> Response<AnswerBody> {
+async fn read_and_answer(request: Request<Arriving>, answered: &AtomicU64) -> Response<AnswerBody> {
     let mut body = request.into_body();
     while let Some(frame) = body.frame().await {
         if frame.is_err() {

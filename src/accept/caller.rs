@@ -4,7 +4,6 @@
 use std::{sync::Arc, time::Instant};
 
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header, request::Parts};
-use hyper::body::Incoming;
 
 use super::{
     answer::{self, AnswerBody},
@@ -27,7 +26,7 @@ pub(super) fn deadline(headers: &HeaderMap) -> Option<Instant> {
 
 /// gRPC over HTTP/2 is a POST of `application/grpc`, or of that and the name of
 /// an encoding (`+proto`); anything else is told so in HTTP's own terms.
-pub(super) fn not_grpc(request: &Request<Incoming>) -> Option<Response<AnswerBody>> {
+pub(super) fn not_grpc<B>(request: &Request<B>) -> Option<Response<AnswerBody>> {
     let content_type = request.headers().get(header::CONTENT_TYPE);
     let content_type = content_type.map_or(&b""[..], |value| value.as_bytes());
     let encoding = content_type.strip_prefix(b"application/grpc");

@@ -18,12 +18,12 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use futures_util::{FutureExt, future::BoxFuture};
 use http::{HeaderMap, Request, Response, header, request::Parts};
-use hyper::body::Incoming;
 use pin_project_lite::pin_project;
 use tonic::{Code, Status};
 
 use super::{
     answer::{self, AnswerBody},
+    arriving::Arriving,
     caller::{self, Caller, Lone},
     frame::{self, HEADER, Unary},
     read::{ReadError, Reading, Whole},
@@ -104,16 +104,28 @@ enum Judged {
 
 impl<S: Submit> Door<S> {
     /// Answers one call.
-    pub fn answer(self: &Arc<Self>, request: Request<Incoming>) -> Answering<S> {
+    pub fn answer(self: &Arc<Self>, request: Request<Arriving>) -> Answering<S> {
         let path = request.uri().path();
         let access = self.access.as_ref();
         let access = access.and_then(|log| log.begin(path, |of| fastrand::u32(..of)));
-        let step = match self.router.route(path) {
-            Route::Forward => {
+        let step = match (
+            request.body().refused(request.headers()),
+            self.router.route(path),
+        ) {
+            (Some(status), _) => Step::Refused {
+                response: Some(answer::status(status)),
+            },
+            (None, Route::Forward) => {
                 let deadline = caller::deadline(request.headers());
-                self.forward(request, deadline, None)
+                let suspect = request.body().from().is_suspect();
+                match self.forward(request, deadline, None) {
+                    Step::Forwarding { response } if suspect => Step::Forwarding {
+                        response: Box::pin(second_look(response)),
+                    },
+                    step => step,
+                }
             }
-            Route::Batch(method) => match caller::not_grpc(&request) {
+            (None, Route::Batch(method)) => match caller::not_grpc(&request) {
                 Some(refusal) => Step::Refused {
                     response: Some(refusal),
                 },
@@ -127,7 +139,7 @@ impl<S: Submit> Door<S> {
         }
     }
 
-    fn read(&self, method: usize, request: Request<Incoming>) -> Step<S::Answer> {
+    fn read(&self, method: usize, request: Request<Arriving>) -> Step<S::Answer> {
         let (parts, body) = request.into_parts();
         let deadline = caller::deadline(&parts.headers);
         let bound = HEADER + self.methods[method].max_message_bytes;
@@ -135,7 +147,7 @@ impl<S: Submit> Door<S> {
             method,
             deadline,
             parts: Some(parts),
-            reading: Reading::new(body, bound),
+            reading: Reading::new(body, bound, deadline),
         }
     }
 
@@ -160,6 +172,8 @@ impl<S: Submit> Door<S> {
             Err(ReadError::Broken) => {
                 return Judged::Refused(Status::new(Code::Cancelled, "the call broke off"));
             }
+            Err(ReadError::Slow) => return Judged::Refused(status::slow()),
+            Err(ReadError::Crowded) => return Judged::Refused(status::crowded()),
         };
         let message = match frame::unary(&whole.bytes) {
             Ok(Unary::Message(message)) => message,
@@ -369,8 +383,9 @@ impl<S: Submit> Future for Answering<S> {
                     parts,
                     reading,
                 } => {
-                    let whole = ready!(reading.poll_whole(cx));
-                    let parts = parts.take().expect("a body is read to its end once");
+                    let head = parts.as_ref().expect("a body is read to its end once");
+                    let whole = ready!(reading.poll_whole(cx, &head.headers));
+                    let parts = parts.take().expect("it was there just now");
                     let access = this.access.as_deref();
                     let judged = this.door.judge(*method, &parts, *deadline, access, whole);
                     if let (
@@ -396,6 +411,14 @@ impl<S: Submit> Future for Answering<S> {
             this.step.set(next);
         }
     }
+}
+
+/// Lets the connection see first whether the call has been reset by now: what
+/// is passed on and reset at once is work for the upstream, which may close a
+/// connection for it that others share.
+async fn second_look<T>(call: BoxFuture<'static, T>) -> T {
+    tokio::task::yield_now().await;
+    call.await
 }
 
 fn logged(access: Option<Box<AccessLine>>, response: Response<AnswerBody>) -> Response<AnswerBody> {

@@ -25,6 +25,8 @@ use futures_util::{
     task::AtomicWaker,
 };
 
+use super::turn::Turn;
+
 /// Rounds of polling before other connections of this thread get a turn.
 const ROUNDS: usize = 32;
 /// Streams that may arrive or end before they do. Rounds alone do not bound a
@@ -67,10 +69,14 @@ pub(super) struct Inline<C> {
     running: FuturesUnordered<CatchUnwind<AssertUnwindSafe<BoxFuture<'static, ()>>>>,
     relay: Arc<Relay>,
     waker: Waker,
+    turn: Turn,
+    /// Streams that ever arrived.
+    taken: u64,
 }
 
 impl<C: Future> Inline<C> {
-    pub(super) fn new(connection: C, arrived: Streams) -> Self {
+    /// `turn` is what the connection's socket reads by.
+    pub(super) fn new(connection: C, arrived: Streams, turn: Turn) -> Self {
         let relay = Arc::new(Relay::default());
         Self {
             connection: Box::pin(connection),
@@ -78,7 +84,19 @@ impl<C: Future> Inline<C> {
             running: FuturesUnordered::new(),
             waker: Waker::from(Arc::clone(&relay)),
             relay,
+            turn,
+            taken: 0,
         }
+    }
+
+    /// Streams that are open.
+    pub(super) fn open(&self) -> usize {
+        self.running.len()
+    }
+
+    /// Streams that were ever opened.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken
     }
 
     /// The HTTP/2 machine, to ask it to shut down gracefully.
@@ -94,6 +112,7 @@ impl<C: Future> Inline<C> {
         {
             let mut arrived = self.arrived.lock();
             moved += arrived.len();
+            self.taken += arrived.len() as u64;
             let arrived = arrived.drain(..);
             self.running
                 .extend(arrived.map(|stream| AssertUnwindSafe(stream).catch_unwind()));
@@ -111,6 +130,7 @@ impl<C: Future> Future for Inline<C> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.relay.parent.register(cx.waker());
         self.relay.polling.store(true, Ordering::SeqCst);
+        self.turn.begin();
         let (mut rounds, mut streams) = (0, 0);
         while rounds < ROUNDS && streams < STREAMS {
             rounds += 1;
@@ -120,6 +140,9 @@ impl<C: Future> Future for Inline<C> {
                 return done;
             }
             streams += moved;
+            if self.turn.is_spent() {
+                break; // there is more to read, after the others
+            }
             if moved > 0 || self.relay.woken.load(Ordering::SeqCst) {
                 continue;
             }
@@ -186,7 +209,7 @@ mod tests {
             }
             Poll::<()>::Pending
         });
-        let mut busy = pin!(Inline::new(connection, streams));
+        let mut busy = pin!(Inline::new(connection, streams, Turn::default()));
         for _ in 0..10 {
             let before = served.load(Ordering::Relaxed);
             assert!(poll!(&mut busy).is_pending(), "it is never done");

@@ -1,11 +1,16 @@
 //! A call arrives: sockets, connections, frames, routes.
 
 pub mod answer;
+mod arriving;
 mod caller;
+mod carry;
 mod connection;
+mod crowd;
 mod door;
 mod drain;
 pub mod frame;
+mod frames;
+mod guards;
 mod inline;
 mod metadata;
 mod partition;
@@ -14,10 +19,13 @@ pub mod route;
 mod server;
 mod spread;
 pub mod status;
+mod turn;
+mod watched;
 
 pub use answer::AnswerBody;
-pub use connection::ConnectionSettings;
+pub use arriving::Arriving;
 pub use door::{Answering, Door, DoorMethod, Submit};
+pub use guards::Guards;
 pub use metadata::deadline;
 pub use partition::{CallRules, MethodRules, Partition};
 pub use server::{Server, ServerError};

@@ -4,14 +4,24 @@
 //! message in pieces is copied together.
 
 use std::{
+    future::Future,
     pin::Pin,
-    task::{Context, Poll, ready},
+    sync::Arc,
+    task::{Context, Poll},
+    time::Instant,
 };
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use hyper::body::Incoming;
+use tokio::time::{Sleep, sleep_until};
+
+use super::{arriving::Arriving, crowd::Unfinished};
+use crate::telemetry::Refusal;
+
+/// A first part smaller than this is copied before it is kept: it is a slice
+/// of what the socket read, and would keep all of that.
+const SLICE_KEPT: usize = 4 << 10;
 
 /// A body that was read.
 #[derive(Debug)]
@@ -28,36 +38,61 @@ pub(super) enum ReadError {
     TooLarge(usize),
     /// The caller broke off.
     Broken,
+    /// It did not come whole in its time.
+    Slow,
+    /// Too much has come of calls that are not whole, and more than its share
+    /// from this client.
+    Crowded,
 }
 
 /// A body on its way in.
 #[derive(Debug)]
 pub(super) struct Reading {
-    body: Incoming,
+    body: Arriving,
     bound: usize,
+    /// When the caller gives up.
+    deadline: Option<Instant>,
+    /// A box: nearly all calls come whole, and all pay for its place.
+    half: Option<Box<Half>>,
     first: Bytes,
     joined: BytesMut,
     trailers: Option<Box<HeaderMap>>,
 }
 
+/// A body that has not come whole.
+#[derive(Debug)]
+struct Half {
+    /// Bytes of its headers.
+    head: usize,
+    held: Unfinished,
+    patience: Pin<Box<Sleep>>,
+}
+
 impl Reading {
-    pub(super) fn new(body: Incoming, bound: usize) -> Self {
+    pub(super) fn new(body: Arriving, bound: usize, deadline: Option<Instant>) -> Self {
         Self {
             body,
             bound,
+            deadline,
+            half: None,
             first: Bytes::new(),
             joined: BytesMut::new(),
             trailers: None,
         }
     }
 
-    pub(super) fn poll_whole(&mut self, cx: &mut Context<'_>) -> Poll<Result<Whole, ReadError>> {
+    /// `headers` are the call's, which are kept as long.
+    pub(super) fn poll_whole(
+        &mut self,
+        cx: &mut Context<'_>,
+        headers: &HeaderMap,
+    ) -> Poll<Result<Whole, ReadError>> {
         while !self.body.is_end_stream() {
-            let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(cx)) else {
-                break;
-            };
-            let Ok(frame) = frame else {
-                return Poll::Ready(Err(ReadError::Broken));
+            let frame = match Pin::new(&mut self.body).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => frame,
+                Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(ReadError::Broken)),
+                Poll::Ready(None) => break,
+                Poll::Pending => return self.poll_wait(cx, headers),
             };
             self.take(frame);
             let have = self.joined.len().max(self.first.len());
@@ -77,13 +112,54 @@ impl Reading {
         }))
     }
 
+    /// The rest is still to come: what is here is counted, and timed.
+    fn poll_wait(
+        &mut self,
+        cx: &mut Context<'_>,
+        headers: &HeaderMap,
+    ) -> Poll<Result<Whole, ReadError>> {
+        if self.first.len() < SLICE_KEPT {
+            self.join();
+        }
+        let from = self.body.from();
+        let half = self.half.get_or_insert_with(|| {
+            let patience = tokio::time::Instant::now() + from.guards().message_timeout;
+            let deadline = self.deadline.map(Into::into);
+            let patience = deadline.map_or(patience, |deadline| patience.min(deadline));
+            let sizes = headers.iter();
+            let sizes = sizes.map(|(name, value)| name.as_str().len() + value.len());
+            Box::new(Half {
+                head: sizes.sum(),
+                held: Unfinished::new(Arc::clone(from)),
+                patience: Box::pin(sleep_until(patience)),
+            })
+        });
+        let body = self.joined.capacity() + self.first.len();
+        if !half.held.grow_to(half.head + body) {
+            from.refuse(Refusal::UnfinishedBytes);
+            return Poll::Ready(Err(ReadError::Crowded));
+        }
+        half.patience.as_mut().poll(cx).map(|()| {
+            if self
+                .deadline
+                .is_none_or(|at| at > tokio::time::Instant::now().into_std())
+            {
+                from.refuse(Refusal::MessageTimeout);
+            }
+            Err(ReadError::Slow)
+        })
+    }
+
+    fn join(&mut self) {
+        let first = std::mem::take(&mut self.first);
+        self.joined.extend_from_slice(&first);
+    }
+
     fn take(&mut self, frame: Frame<Bytes>) {
         match frame.into_data() {
-            Ok(data) if self.first.is_empty() => self.first = data,
+            Ok(data) if self.first.is_empty() && self.joined.is_empty() => self.first = data,
             Ok(data) => {
-                if self.joined.is_empty() {
-                    self.joined.extend_from_slice(&self.first);
-                }
+                self.join();
                 self.joined.extend_from_slice(&data);
             }
             Err(frame) => self.trailers = frame.into_trailers().ok().map(Box::new),

@@ -2,19 +2,25 @@
 
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use http::{Request, Response};
 use http_body::Body;
-use hyper::body::Incoming;
 use rustls::ServerConfig;
 use tokio::{sync::watch, task::JoinSet};
 use tokio_rustls::TlsAcceptor;
 
 use super::{
-    connection::{self, ConnectionSettings},
+    arriving::Arriving,
+    connection,
+    crowd::{Crowd, Present},
     drain::drain_begins,
+    guards::Guards,
 };
-use crate::transport::{
-    BindError, ClientCertificate, Fresh, Listening, Place, ServerFiles, Stream, TlsError,
+use crate::{
+    telemetry::{Refusal, Refusals},
+    transport::{
+        BindError, ClientCertificate, Fresh, Listening, Place, ServerFiles, Stream, TlsError,
+    },
 };
 
 /// Why a server does not listen.
@@ -49,33 +55,37 @@ impl Server {
     /// If the address cannot be listened on.
     pub async fn listen<F, Fut, B>(
         address: SocketAddr,
-        settings: ConnectionSettings,
+        guards: Guards,
         answer: F,
     ) -> Result<Self, ServerError>
     where
-        F: Fn(Request<Incoming>) -> Fut + Clone + Send + Sync + 'static,
+        F: Fn(Request<Arriving>) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output = Response<B>> + Send + 'static,
         B: Body + Send + 'static,
         B::Data: Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let listening = Listening::bind(&Place::Tcp(address)).await?;
-        Self::on(listening, None, settings, answer)
+        let guards = Arc::new(ArcSwap::from_pointee(guards));
+        Self::on(listening, None, guards, Arc::default(), answer)
     }
 
     /// The same on a socket that listens already, and with TLS if there are
-    /// files for it. It must be called inside a tokio runtime.
+    /// files for it. A connection keeps the `guards` that it began with; what
+    /// they refuse is counted in `refusals`. It must be called inside a tokio
+    /// runtime.
     ///
     /// # Errors
     /// If the files cannot be used.
     pub fn on<F, Fut, B>(
         listening: Listening,
         tls: Option<ServerFiles>,
-        settings: ConnectionSettings,
+        guards: Arc<ArcSwap<Guards>>,
+        refusals: Arc<Refusals>,
         answer: F,
     ) -> Result<Self, ServerError>
     where
-        F: Fn(Request<Incoming>) -> Fut + Clone + Send + Sync + 'static,
+        F: Fn(Request<Arriving>) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output = Response<B>> + Send + 'static,
         B: Body + Send + 'static,
         B::Data: Send,
@@ -84,7 +94,8 @@ impl Server {
         let tls = tls.map(Fresh::new).transpose()?;
         let place = listening.place().clone();
         let (draining, drain) = watch::channel(false);
-        let accepting = tokio::spawn(accept(listening, tls, settings, drain, answer));
+        let crowd = Crowd::new(refusals);
+        let accepting = tokio::spawn(accept(listening, tls, guards, crowd, drain, answer));
         Ok(Self {
             place,
             draining,
@@ -130,12 +141,13 @@ impl Server {
 async fn accept<F, Fut, B>(
     listening: Listening,
     tls: Option<Fresh<ServerFiles, ServerConfig>>,
-    settings: ConnectionSettings,
+    guards: Arc<ArcSwap<Guards>>,
+    crowd: Arc<Crowd>,
     mut drain: watch::Receiver<bool>,
     answer: F,
 ) -> JoinSet<()>
 where
-    F: Fn(Request<Incoming>) -> Fut + Clone + Send + Sync + 'static,
+    F: Fn(Request<Arriving>) -> Fut + Clone + Send + Sync + 'static,
     Fut: Future<Output = Response<B>> + Send + 'static,
     B: Body + Send + 'static,
     B::Data: Send,
@@ -149,19 +161,25 @@ where
             // Ended connections are let go of as they end.
             Some(_) = connections.join_next() => {}
             accepted = listening.accept() => match accepted {
-                // One more than there may be is told so at once, and not left
-                // to wait for an answer that does not come.
-                Ok(_) if connections.len() >= settings.max_connections => {
-                    tracing::debug!(most = settings.max_connections, "a connection too many");
-                }
-                Ok(socket) => {
+                Ok((socket, peer)) => {
+                    let guards = guards.load_full();
+                    // Whoever has been idle longest makes room. One more than
+                    // there may be is told so at once, and not left to wait
+                    // for an answer that does not come.
+                    let is_full = connections.len() >= guards.max_connections;
+                    if is_full && !crowd.make_room() {
+                        crowd.refuse(Refusal::Connections, &peer);
+                        continue;
+                    }
+                    let present = crowd.enter(peer, guards);
                     let tls = tls.as_ref().map(Fresh::config);
                     let (drain, answer) = (connection_drain.clone(), answer.clone());
                     connections.spawn(async move {
-                        let Some((socket, peer)) = secured(socket, tls, settings).await else {
+                        let Some((socket, certificate)) = secured(socket, tls, &present).await
+                        else {
                             return;
                         };
-                        connection::serve(socket, peer, settings, drain, answer).await;
+                        connection::serve(socket, certificate, present, drain, answer).await;
                     });
                 }
                 Err(error) => {
@@ -178,13 +196,13 @@ where
 async fn secured(
     socket: Box<dyn Stream>,
     tls: Option<Arc<ServerConfig>>,
-    settings: ConnectionSettings,
+    present: &Present,
 ) -> Option<(Box<dyn Stream>, Option<ClientCertificate>)> {
     let Some(tls) = tls else {
         return Some((socket, None));
     };
     let handshake = TlsAcceptor::from(tls).accept(socket);
-    match tokio::time::timeout(settings.preface_timeout, handshake).await {
+    match tokio::time::timeout(present.guards().handshake_timeout, handshake).await {
         Ok(Ok(socket)) => {
             let certificates = socket.get_ref().1.peer_certificates();
             let peer = certificates.and_then(|chain| chain.first());
@@ -193,8 +211,12 @@ async fn secured(
         }
         Ok(Err(error)) => {
             tracing::debug!(%error, "a connection without TLS");
+            present.refuse(Refusal::Handshake);
             None
         }
-        Err(_) => None,
+        Err(_) => {
+            present.refuse(Refusal::Handshake);
+            None
+        }
     }
 }

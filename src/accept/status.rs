@@ -48,6 +48,23 @@ pub fn too_large(bytes: usize, bound: usize) -> Status {
     )
 }
 
+/// A message that did not come whole while its caller, or ferry, had patience.
+#[must_use]
+pub fn slow() -> Status {
+    let what = "the message did not come whole in its time; send it sooner, or raise the \
+                deadline, or guards.message_timeout in the policy";
+    Status::new(Code::DeadlineExceeded, what)
+}
+
+/// A message of which half is here, from a client that keeps too many of those.
+#[must_use]
+pub fn crowded() -> Status {
+    let what = "too many half messages are here, and more than its share of them from this \
+                connection; finish one before the next, or raise guards.max_unfinished_bytes in \
+                the policy";
+    Status::new(Code::ResourceExhausted, what)
+}
+
 /// An entry that got no answer of its own.
 ///
 /// `spread` in 0..1 places this caller within the pushback's jitter, so that

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use tonic::Code;
 
 use super::{
+    guards,
     metadata::OtherMetadata,
     on_error::{OnError, name},
     rules::{Method, Mode, Pipeline, Policy, Runtime, ShedStatus, Upstream},
@@ -30,6 +31,7 @@ pub fn describe(policy: &Policy) -> String {
             .admin
             .map_or("off".into(), |address| address.to_string()),
     );
+    line(&mut text, "guards", &guards::describe(&policy.guards));
     line(&mut text, "upstream", &upstream(policy));
     line(&mut text, "limit", &limit(policy));
     line(&mut text, "shed", &shed(policy));

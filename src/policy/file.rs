@@ -12,12 +12,13 @@ use super::{
     client_tls::ClientTlsFile, fault::Position, read_form::FormFile, section::At,
     telemetry::Telemetry,
 };
-use crate::{batch::Close, limit::Algorithm};
+use crate::{accept::Guards, batch::Close, limit::Algorithm};
 
 /// A whole policy file.
 #[derive(Debug, Default)]
 pub(super) struct File {
     pub(super) listen: Option<Vec<ListenFile>>,
+    pub(super) guards: Guards,
     pub(super) admin: Option<At<AdminFile>>,
     pub(super) admin_token: Option<At<String>>,
     pub(super) upstream: Option<UpstreamFile>,

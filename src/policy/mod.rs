@@ -16,6 +16,7 @@ mod fault;
 mod file;
 mod fixed;
 mod form;
+mod guards;
 mod listen;
 mod live;
 mod metadata;

@@ -12,6 +12,7 @@ use super::{
         AdminFile, File, LiftFile, LimitFile, ListenFile, MetadataFile, MethodFile, OnErrorFile,
         QueueFile, RetryFile, ServerTlsFile, TargetFile, UpstreamFile, WindowFile,
     },
+    guards,
     on_error::CODES,
     read_form::FormFile,
     section::{At, Keys, Section},
@@ -24,6 +25,7 @@ const TOP: Keys = Keys {
     known: &[
         "version",
         "listen",
+        "guards",
         "admin",
         "upstream",
         "shed",
@@ -124,6 +126,7 @@ impl File {
         version(&top, found);
         let mut file = Self {
             listen: listen(&top, found),
+            guards: guards::read(&top, found),
             admin: admin(&top, found),
             admin_token: admin_token(&top, found),
             descriptors: top.texts("descriptors", found).unwrap_or_default(),

@@ -29,6 +29,7 @@ use super::{
     watch::Stamp,
 };
 use crate::{
+    accept::Guards,
     batch::{QueueSettings, WindowSettings},
     limit::LimitSettings,
     transport::{ClientFiles, Endpoint},
@@ -41,6 +42,8 @@ const EMBEDDED: &str = include_str!("../../policies/embedded.yaml");
 pub struct Policy {
     /// Where calls arrive; at least one.
     pub listen: Vec<Listen>,
+    /// What one client may have of it.
+    pub guards: Guards,
     /// Where metrics and probes are answered, unless switched off.
     pub admin: Option<SocketAddr>,
     /// What who is not on this machine must know to change anything there.
@@ -242,6 +245,7 @@ fn check(file: File, folder: &Path, found: &mut Found) -> Option<Policy> {
     let (upstream, limit, batch_timeout) = upstream?;
     Some(Policy {
         listen: listen.into_iter().map(|listen| listen.value).collect(),
+        guards: file.guards,
         admin: admin?,
         admin_token,
         upstream: upstream?,

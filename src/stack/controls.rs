@@ -12,24 +12,25 @@ use super::{
     assembly::{Assembly, Batched},
 };
 use crate::{
-    accept::Door,
+    accept::{Door, Guards},
     policy::{self, Cause, Live, Policy, Source},
     telemetry::{Controls, Metrics},
 };
 
 impl Sidecar {
-    /// Reloads swap `door`, and the files of `source` are watched.
+    /// Reloads swap the door and the guards, and the files of `source` are watched.
     pub(super) fn new(
         policy: &Policy,
         source: Option<Source>,
         assembly: Arc<Assembly>,
-        door: Arc<ArcSwap<Door<Batched>>>,
+        (door, guards): (Arc<ArcSwap<Door<Batched>>>, Arc<ArcSwap<Guards>>),
         metrics: &Metrics,
     ) -> Result<Self, StackError> {
         let builder = Arc::clone(&assembly);
         let install = move |policy: &Policy| {
             let next = builder.door(policy).map_err(|error| error.to_string())?;
             door.store(Arc::new(next));
+            guards.store(Arc::new(policy.guards.clone()));
             Ok(())
         };
         let live = Live::new(

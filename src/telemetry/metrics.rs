@@ -10,7 +10,7 @@ use prometheus::{
     core::Collector, exponential_buckets,
 };
 
-use super::{Recent, names};
+use super::{Recent, Refusals, names};
 use crate::{
     batch::{Answering, BatchError, ClosedBy, Queue, Sealing, ShedReason},
     limit::LimitView,
@@ -218,6 +218,19 @@ impl Metrics {
             "Calls passed through unbatched, by gRPC status code (none: the reply's trailers carry it).",
         );
         self.keep(IntCounterVec::new(opts, &["code"])?)
+    }
+
+    /// The counters of what guards refuse, by reason.
+    ///
+    /// # Errors
+    /// If this registry already has them.
+    pub fn refusals(&self) -> prometheus::Result<Refusals> {
+        let opts = Opts::new(
+            names::GUARD_REFUSALS,
+            "Connections closed and calls refused by a guard, by reason.",
+        );
+        let refused = self.keep(IntCounterVec::new(opts, &["reason"])?)?;
+        Ok(Refusals::new(&refused))
     }
 
     /// The counter of batches that were sent again, or would have been.

@@ -43,6 +43,8 @@ pub const LIMIT_BDP: &str = "ferry_limit_bdp";
 pub const LIMIT_SLOWDOWN: &str = "ferry_limit_slowdown";
 /// Calls passed through unbatched, by gRPC status `code`.
 pub const FORWARDED: &str = "ferry_forwarded_total";
+/// Clients and calls that a guard refused, by `reason`.
+pub const GUARD_REFUSALS: &str = "ferry_guard_refusals_total";
 /// Batches sent again, by `reason`: retry, bisect, or no_budget for those that
 /// were not.
 pub const BATCHES_AGAIN: &str = "ferry_batches_again_total";
@@ -91,6 +93,7 @@ pub const ALL: &[&str] = &[
     LIMIT_SLOWDOWN,
     FORWARDED,
     BATCHES_AGAIN,
+    GUARD_REFUSALS,
     POLICY_RELOADS,
     RAFT_WRITE_REQUESTS,
     RAFT_WRITE_SUCCESS,

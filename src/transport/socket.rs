@@ -10,13 +10,19 @@ use std::{
     net::SocketAddr,
     os::unix::fs::FileTypeExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use listenfd::ListenFd;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, UnixListener},
+    net::{TcpListener, TcpStream, UnixListener},
 };
+
+/// How long a client's machine may leave what it was sent unacknowledged, and
+/// how long a silent one is left alone.
+const GONE_AFTER: Duration = Duration::from_secs(60);
 
 /// An address of either kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,17 +153,35 @@ impl Listening {
         &self.place
     }
 
-    pub(crate) async fn accept(&self) -> io::Result<Box<dyn Stream>> {
+    /// The next connection, and who makes it.
+    pub(crate) async fn accept(&self) -> io::Result<(Box<dyn Stream>, String)> {
         match &self.socket {
             Socket::Tcp(socket) => {
-                let (stream, _) = socket.accept().await?;
+                let (stream, peer) = socket.accept().await?;
                 // Small answers must not wait for a full segment.
                 let _ = stream.set_nodelay(true);
-                Ok(Box::new(stream))
+                mortal(&stream);
+                Ok((Box::new(stream), peer.to_string()))
             }
-            Socket::Unix(socket) => Ok(Box::new(socket.accept().await?.0)),
+            Socket::Unix(socket) => {
+                let (stream, _) = socket.accept().await?;
+                Ok((Box::new(stream), "a Unix socket".to_owned()))
+            }
         }
     }
+}
+
+/// Has the kernel find out that a client is gone, or reads nothing at all any
+/// more: a connection that nobody is at the other end of says nothing for ever.
+fn mortal(stream: &TcpStream) {
+    let socket = SockRef::from(stream);
+    let asks = TcpKeepalive::new()
+        .with_time(GONE_AFTER)
+        .with_interval(GONE_AFTER / 4);
+    // Where the system cannot, the connection is as good as any other.
+    let _ = socket.set_tcp_keepalive(&asks);
+    #[cfg(target_os = "linux")]
+    let _ = socket.set_tcp_user_timeout(Some(GONE_AFTER));
 }
 
 /// Removes the file of a socket whose process is gone. One that is listened

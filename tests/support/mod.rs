@@ -7,6 +7,7 @@ pub(crate) mod client;
 pub(crate) mod etcd;
 pub(crate) mod faults;
 pub(crate) mod frames;
+pub(crate) mod hostile;
 pub(crate) mod load;
 pub(crate) mod nodes;
 pub(crate) mod robustmq;

@@ -1,0 +1,197 @@
+//! Clients and calls that a guard refused: counted by reason, and logged so
+//! that an operator can act, but never once for each.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use prometheus::{IntCounter, IntCounterVec};
+use tokio::time::Instant;
+
+/// A flood of refusals is one line of the log, so often at most.
+const SAY_EVERY: Duration = Duration::from_secs(10);
+
+/// Which guard refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// A connection too many.
+    Connections,
+    /// No TLS, or no HTTP/2, in time or at all.
+    Handshake,
+    /// More streams than the listener takes, and than this client's share.
+    Streams,
+    /// A call with too many headers.
+    Headers,
+    /// A frame or header block that did not come whole.
+    FrameTimeout,
+    /// A message that did not come whole.
+    MessageTimeout,
+    /// Half messages of more bytes than this client's share.
+    UnfinishedBytes,
+    /// Frames that carry nothing.
+    ControlFrames,
+    /// Calls that were reset as they were made.
+    Resets,
+    /// What the HTTP/2 machine itself does not put up with.
+    Http2,
+    /// No call for long, or none while others wanted in.
+    Idle,
+}
+
+impl Refusal {
+    /// All of them.
+    pub const ALL: [Self; 11] = [
+        Self::Connections,
+        Self::Handshake,
+        Self::Streams,
+        Self::Headers,
+        Self::FrameTimeout,
+        Self::MessageTimeout,
+        Self::UnfinishedBytes,
+        Self::ControlFrames,
+        Self::Resets,
+        Self::Http2,
+        Self::Idle,
+    ];
+
+    /// Its label.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Connections => "connections",
+            Self::Handshake => "handshake",
+            Self::Streams => "streams",
+            Self::Headers => "headers",
+            Self::FrameTimeout => "frame_timeout",
+            Self::MessageTimeout => "message_timeout",
+            Self::UnfinishedBytes => "unfinished_bytes",
+            Self::ControlFrames => "control_frames",
+            Self::Resets => "resets",
+            Self::Http2 => "http2",
+            Self::Idle => "idle",
+        }
+    }
+
+    /// The policy's key that says how much is too much.
+    #[must_use]
+    pub const fn key(self) -> &'static str {
+        match self {
+            Self::Connections => "guards.max_connections",
+            Self::Handshake => "guards.handshake_timeout",
+            Self::Streams => "guards.max_streams_total",
+            Self::Headers => "guards.max_headers",
+            Self::FrameTimeout => "guards.frame_timeout",
+            Self::MessageTimeout => "guards.message_timeout",
+            Self::UnfinishedBytes => "guards.max_unfinished_bytes",
+            Self::ControlFrames => "guards.max_control_frames",
+            Self::Resets => "guards.max_resets",
+            Self::Http2 => "guards.max_header_bytes",
+            Self::Idle => "guards.idle_timeout",
+        }
+    }
+}
+
+/// Counts them.
+#[derive(Debug)]
+pub struct Refusals {
+    counters: [IntCounter; Refusal::ALL.len()],
+    told: Mutex<[Told; Refusal::ALL.len()]>,
+}
+
+/// What the log has been told of one reason.
+#[derive(Clone, Copy, Debug, Default)]
+struct Told {
+    at: Option<Instant>,
+    untold: u64,
+}
+
+impl Told {
+    /// How many the log is told of now, if it is.
+    fn one_more(&mut self, now: Instant) -> Option<u64> {
+        self.untold += 1;
+        if self.at.is_some_and(|at| now - at < SAY_EVERY) {
+            return None;
+        }
+        self.at = Some(now);
+        Some(std::mem::take(&mut self.untold))
+    }
+}
+
+impl Default for Refusals {
+    /// Some that nobody scrapes.
+    fn default() -> Self {
+        let counter = |refusal: Refusal| {
+            IntCounter::new(refusal.name(), "Refused.").expect("a reason is a metric's name")
+        };
+        Self {
+            counters: Refusal::ALL.map(counter),
+            told: Mutex::default(),
+        }
+    }
+}
+
+impl Refusals {
+    /// Counts in `refused`, by its label.
+    #[must_use]
+    pub fn new(refused: &IntCounterVec) -> Self {
+        let counter = |refusal: Refusal| refused.with_label_values(&[refusal.name()]);
+        Self {
+            counters: Refusal::ALL.map(counter),
+            told: Mutex::default(),
+        }
+    }
+
+    /// Counts one of `peer`'s.
+    pub fn note(&self, refusal: Refusal, peer: &str) {
+        self.counters[refusal as usize].inc();
+        if refusal == Refusal::Idle {
+            return; // nothing to act on
+        }
+        let told = {
+            let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+            told[refusal as usize].one_more(Instant::now())
+        };
+        if let Some(refused) = told {
+            tracing::warn!(
+                reason = refusal.name(),
+                refused,
+                last = peer,
+                "a guard refused what clients did; if they mean well, raise {}",
+                refusal.key()
+            );
+        }
+    }
+
+    /// How many were refused for this reason.
+    #[must_use]
+    pub fn count(&self, refusal: Refusal) -> u64 {
+        self.counters[refusal as usize].get()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_reason_has_its_own_counter() {
+        let refusals = Refusals::default();
+        for (place, refusal) in Refusal::ALL.into_iter().enumerate() {
+            assert_eq!(refusal as usize, place);
+            refusals.note(refusal, "test");
+            assert_eq!(refusals.count(refusal), 1, "{}", refusal.name());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_of_refusals_is_one_line_that_says_how_many() {
+        let mut told = Told::default();
+        let now = Instant::now();
+        assert_eq!(told.one_more(now), Some(1));
+        for _ in 0..1_000 {
+            assert_eq!(told.one_more(now + SAY_EVERY / 2), None);
+        }
+        assert_eq!(told.one_more(now + SAY_EVERY), Some(1_001));
+    }
+}
