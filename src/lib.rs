@@ -21,6 +21,8 @@ pub mod batch;
 pub mod cli;
 #[cfg(feature = "full")]
 pub mod forward;
+#[cfg(feature = "full")]
+pub mod health;
 pub mod limit;
 #[cfg(feature = "full")]
 pub mod meta;

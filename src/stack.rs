@@ -3,15 +3,13 @@
 
 mod assembly;
 mod controls;
+mod readiness;
 mod saving;
 mod upstreams;
 
 use std::{
     net::SocketAddr,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -22,6 +20,7 @@ use tower::util::BoxCloneSyncService;
 
 use self::{
     assembly::{Assembly, Counted, Upstreams},
+    readiness::Readiness,
     upstreams::Lines,
 };
 use crate::{
@@ -74,11 +73,10 @@ pub enum StackError {
 pub type Batches = BoxCloneSyncService<Batch<Call>, BatchReply, Status>;
 
 /// Something that listens and serves: a sidecar, or a node's own face.
-#[derive(Debug)]
 pub struct Stack {
     servers: Vec<Server>,
     admin: Option<Admin>,
-    draining: Arc<AtomicBool>,
+    readiness: Arc<Readiness>,
     drain_asked: Arc<Notify>,
     sidecar: Option<Sidecar>,
     metrics: Metrics,
@@ -89,6 +87,14 @@ struct Sidecar {
     assembly: Arc<Assembly>,
     live: Arc<Live>,
     watch: tokio::task::JoinHandle<()>,
+}
+
+impl std::fmt::Debug for Stack {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stack")
+            .field("servers", &self.servers)
+            .finish_non_exhaustive()
+    }
 }
 
 impl std::fmt::Debug for Sidecar {
@@ -212,18 +218,20 @@ impl Stack {
         metrics: Metrics,
     ) -> Result<Self, StackError> {
         let count = groups.as_ref().map(Groups::count);
-        let assembly = Arc::new(Assembly::new(policy, count, upstreams, &metrics)?);
+        let readiness = Readiness::of(groups);
+        let assembly = Assembly::new(policy, count, upstreams, &readiness, &metrics)?;
+        let assembly = Arc::new(assembly);
         let door = Arc::new(ArcSwap::from_pointee(assembly.door(policy)?));
         let looked_at = Arc::clone(&door);
-        let unreachable = move || looked_at.load().forward.unreachable();
+        readiness.asks(move || looked_at.load().forward.unreachable());
         let gauges = assembly.gauges(&metrics)?;
         let listen = policy.listen.iter().cloned();
         let guards = Arc::new(ArcSwap::from_pointee(policy.guards.clone()));
-        let mut stack = Self::serve(listen, Arc::clone(&door), &guards, metrics).await?;
+        let mut stack = Self::serve(listen, Arc::clone(&door), &guards, readiness, metrics).await?;
         let sidecar = Sidecar::new(policy, source, assembly, (door, guards), &stack.metrics)?;
         if let Some(address) = policy.admin {
             let controls = stack.controls(Arc::clone(&sidecar.live));
-            let admin = stack.serve_admin(address, groups, gauges, Some(controls), unreachable);
+            let admin = stack.serve_admin(address, gauges, Some(controls));
             stack.admin = Some(admin.await?);
         }
         stack.sidecar = Some(sidecar);
@@ -241,6 +249,7 @@ impl Stack {
         metrics: Metrics,
     ) -> Result<Self, StackError> {
         let policy = Policy::embedded();
+        let (readiness, forwarded) = (Readiness::of(Some(groups.clone())), metrics.forwarded()?);
         let methods: Vec<_> = policy.methods.iter().collect();
         let counted = Counted::new(metrics.clone()).methods(&methods)?;
         let (lines, forward) = upstreams::embedded(&groups, &methods, policy.batch_timeout)?;
@@ -259,13 +268,18 @@ impl Stack {
             notes: Notes::default(),
             access: None,
             batched: Spread::new(direct.collect(), lines.keys),
-            forward: Forwarder::new(forward, metrics.forwarded()?),
+            health: Some(Forwarder::new(
+                assembly::own_health(&readiness, &methods),
+                forwarded.clone(),
+            )),
+            forward: Forwarder::new(forward, forwarded),
         };
         let door = Arc::new(ArcSwap::from_pointee(door));
         let guards = Arc::default();
-        let mut stack = Self::serve([Listen::from(address)], door, &guards, metrics).await?;
+        let mut stack =
+            Self::serve([Listen::from(address)], door, &guards, readiness, metrics).await?;
         if let Some(address) = admin {
-            let admin = stack.serve_admin(address, Some(groups), Vec::new(), None, || None);
+            let admin = stack.serve_admin(address, Vec::new(), None);
             stack.admin = Some(admin.await?);
         }
         Ok(stack)
@@ -275,6 +289,7 @@ impl Stack {
         listen: impl IntoIterator<Item = Listen>,
         door: Arc<ArcSwap<Door<S>>>,
         guards: &Arc<ArcSwap<Guards>>,
+        readiness: Arc<Readiness>,
         metrics: Metrics,
     ) -> Result<Self, StackError>
     where
@@ -298,7 +313,7 @@ impl Stack {
         Ok(Self {
             servers,
             admin: None,
-            draining: Arc::default(),
+            readiness,
             drain_asked: Arc::default(),
             sidecar: None,
             metrics,
@@ -308,29 +323,17 @@ impl Stack {
     async fn serve_admin(
         &self,
         address: SocketAddr,
-        groups: Option<Groups>,
         gauges: Vec<LimitMetrics>,
         controls: Option<Arc<dyn Controls>>,
-        unreachable: impl Fn() -> Option<String> + Send + Sync + 'static,
     ) -> Result<Admin, ServerError> {
-        let draining = Arc::clone(&self.draining);
-        let saves = groups.clone();
+        let readiness = Arc::clone(&self.readiness);
+        let saves = readiness.groups().cloned();
         let saves = saves.map(|groups| Arc::new(groups) as Arc<dyn Saves>);
         let view = AdminView {
             registry: self.metrics.registry().clone(),
             recent: Arc::clone(self.metrics.recent()),
             refresh: Box::new(move || gauges.iter().for_each(LimitMetrics::refresh)),
-            not_ready: Box::new(move || {
-                if draining.load(Ordering::Relaxed) {
-                    return Some("draining".to_owned());
-                }
-                let Some(groups) = &groups else {
-                    return unreachable();
-                };
-                let mut groups = groups.all().iter();
-                let waits = groups.position(|group| !group.is_ready())?;
-                Some(format!("Raft group {waits} has no leader"))
-            }),
+            not_ready: Box::new(move || readiness.why_not()),
             controls,
             saves,
         };
@@ -393,7 +396,7 @@ impl Stack {
     /// answers what was accepted, and after `patience` closes what is left.
     /// Returns how many connections had to be closed.
     pub async fn drain(self, patience: Duration) -> usize {
-        self.draining.store(true, Ordering::Relaxed);
+        self.readiness.drain();
         let drains = self
             .servers
             .into_iter()

@@ -75,14 +75,39 @@ impl Sidecar {
         policy: &Path,
         variable: Option<(&str, &str)>,
     ) -> Result<Self, TempDir> {
-        let mut process = Command::new(env!("CARGO_BIN_EXE_ferry"))
-            .envs(variable)
-            .args(["proxy", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ferry"));
+        command.args(["proxy", "--listen", "127.0.0.1:0"]);
+        command.envs(variable).stdin(Stdio::null());
+        Self::run_command(home, policy, command).await
+    }
+
+    /// Starts with a policy of the test's own on a socket that is kept for it,
+    /// as systemd's socket activation does.
+    pub(crate) async fn on_socket(socket: &std::net::TcpListener, policy: &str) -> Self {
+        let home = tempfile::tempdir().expect("a temporary directory can be made");
+        let path = write_policy(&home, policy);
+        let socket = socket.try_clone().expect("descriptors are left");
+        let mut command = Command::new("sh");
+        // Descriptor 3 is where handed-over sockets begin.
+        let hand_over =
+            "exec 3<&0 0</dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$0\" \"$@\"";
+        command.args(["-c", hand_over, env!("CARGO_BIN_EXE_ferry"), "proxy"]);
+        command.stdin(std::os::fd::OwnedFd::from(socket));
+        let started = Self::run_command(home, &path, command).await;
+        started.expect("it runs until it is ready; what it said is above")
+    }
+
+    async fn run_command(
+        home: TempDir,
+        policy: &Path,
+        mut command: Command,
+    ) -> Result<Self, TempDir> {
+        let mut process = command
+            .args(["--admin", "127.0.0.1:0"])
             .arg("--policy")
             .arg(policy)
             .current_dir(home.path())
             .env("FERRY_LOG", "warn")
-            .stdin(Stdio::null())
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()

@@ -13,7 +13,7 @@ use std::{
     },
 };
 
-use ferry::policy::Cause;
+use ferry::{accept::frame::framed, policy::Cause};
 use tempfile::TempDir;
 use tonic::Code;
 
@@ -21,7 +21,7 @@ use crate::{
     process::Sidecar,
     support::{
         admin,
-        client::{CREATE, Line, grpc, old_form},
+        client::{CREATE, Line, grpc, messages, more, old_form},
         served::{ANY, Served, one_at_a_time, policy_file},
         until,
         upstream::Upstream,
@@ -221,6 +221,23 @@ async fn a_broken_file_is_told_with_its_place_and_the_old_policy_goes_on() {
 
     file.write(&file.with_window("max_entries: 5"));
     assert_eq!(admin::post(served.admin(), "/reload", "").await.0, 200);
+}
+
+#[tokio::test]
+async fn a_dialogue_outlives_the_policies_that_come_after_its_own() {
+    let upstream = Upstream::answering().await;
+    let file = PolicyFile::new(upstream.address);
+    let served = Served::of_file(&file.path()).await;
+    let line = served.line().await;
+    let mut dialogue = line.begin(grpc("/test.Streams/Echo")).await;
+    let (_, mut heard) = dialogue.head().await.expect("it is answered");
+    for entries in ["1", "2", "3"] {
+        file.write(&file.with_window(&format!("max_entries: {entries}")));
+        assert_eq!(admin::post(served.admin(), "/reload", "").await.0, 200);
+        dialogue.write(framed(entries.as_bytes()), false);
+        let said = more(&mut heard).await.expect("no reset");
+        assert_eq!(messages(said.expect("it goes on")), [entries]);
+    }
 }
 
 async fn until_accepted(admin: SocketAddr, reloads: f64) {

@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    future::Future,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -58,6 +59,14 @@ impl Arriving {
         let what = format!("{what}, or raise {} in the policy", refusal.key());
         Some(Status::new(Code::ResourceExhausted, what))
     }
+}
+
+/// Lets the connection see first whether the call has been reset by now: what
+/// is passed on and reset at once is work for the upstream, which may close a
+/// connection for it that others share.
+pub(super) async fn second_look<T>(call: impl Future<Output = T>) -> T {
+    tokio::task::yield_now().await;
+    call.await
 }
 
 impl HttpBody for Arriving {

@@ -23,7 +23,7 @@ use tonic::{Code, Status};
 
 use super::{
     answer::{self, AnswerBody},
-    arriving::Arriving,
+    arriving::{Arriving, second_look},
     caller::{self, Caller, Lone},
     frame::{self, HEADER, Unary},
     read::{ReadError, Reading, Whole},
@@ -33,6 +33,7 @@ use super::{
 use crate::{
     batch::{Answer, BatchError, Batcher, TraceContext},
     forward::Forwarder,
+    health,
     policy::MetadataRules,
     telemetry::{
         AccessLine, AccessLog, EXPLAIN, MethodMetrics, Note, Notes, explained, outcome_name,
@@ -92,6 +93,8 @@ pub struct Door<S> {
     pub batched: S,
     /// Takes all others.
     pub forward: Forwarder,
+    /// Answers `grpc.health.v1`, where the upstream is not asked for it.
+    pub health: Option<Forwarder>,
 }
 
 /// What the door makes of a call's body and metadata.
@@ -287,7 +290,11 @@ impl<S: Submit> Door<S> {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let asks = self.asks(request.headers());
-        let forwarded = self.forward.clone().forward(request, deadline);
+        let path = request.uri().path();
+        let own = self.health.as_ref();
+        let own = own.filter(|_| path.starts_with(health::PREFIX));
+        let to = own.unwrap_or(&self.forward).clone();
+        let forwarded = to.forward(request, deadline);
         let forwarded = forwarded.map(move |mut response| {
             if asks {
                 let outcome = alone.map_or("forwarded", |_| "alone");
@@ -411,14 +418,6 @@ impl<S: Submit> Future for Answering<S> {
             this.step.set(next);
         }
     }
-}
-
-/// Lets the connection see first whether the call has been reset by now: what
-/// is passed on and reset at once is work for the upstream, which may close a
-/// connection for it that others share.
-async fn second_look<T>(call: BoxFuture<'static, T>) -> T {
-    tokio::task::yield_now().await;
-    call.await
 }
 
 fn logged(access: Option<Box<AccessLine>>, response: Response<AnswerBody>) -> Response<AnswerBody> {

@@ -8,7 +8,7 @@ use super::{
     guards,
     metadata::OtherMetadata,
     on_error::{OnError, name},
-    rules::{Method, Mode, Pipeline, Policy, Runtime, ShedStatus, Upstream},
+    rules::{Health, Method, Mode, Pipeline, Policy, Runtime, ShedStatus, Upstream},
     telemetry,
     units::{show_duration, show_size},
 };
@@ -32,6 +32,11 @@ pub fn describe(policy: &Policy) -> String {
             .map_or("off".into(), |address| address.to_string()),
     );
     line(&mut text, "guards", &guards::describe(&policy.guards));
+    let health = match policy.health {
+        Health::Own => "ferry's own: SERVING where /ready is, until the drain",
+        Health::Forward => "the upstream's, passed through",
+    };
+    line(&mut text, "health", health);
     line(&mut text, "upstream", &upstream(policy));
     line(&mut text, "limit", &limit(policy));
     line(&mut text, "shed", &shed(policy));

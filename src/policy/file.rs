@@ -19,6 +19,7 @@ use crate::{accept::Guards, batch::Close, limit::Algorithm};
 pub(super) struct File {
     pub(super) listen: Option<Vec<ListenFile>>,
     pub(super) guards: Guards,
+    pub(super) health: Option<At<super::Health>>,
     pub(super) admin: Option<At<AdminFile>>,
     pub(super) admin_token: Option<At<String>>,
     pub(super) upstream: Option<UpstreamFile>,

@@ -46,7 +46,7 @@ pub use metadata::{Classify, MetadataRules, OtherMetadata};
 pub use node::NodeFile;
 pub use on_error::{OnError, Retry};
 pub use origin::{Origin, origins};
-pub use rules::{Method, Mode, Pipeline, Policy, Runtime, Shed, ShedStatus, Upstream};
+pub use rules::{Health, Method, Mode, Pipeline, Policy, Runtime, Shed, ShedStatus, Upstream};
 pub use secret::Secret;
 pub use telemetry::Telemetry;
 pub use traces::{SecretHeader, TracesTo};

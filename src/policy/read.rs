@@ -26,6 +26,7 @@ const TOP: Keys = Keys {
         "version",
         "listen",
         "guards",
+        "health",
         "admin",
         "upstream",
         "shed",
@@ -127,6 +128,7 @@ impl File {
         let mut file = Self {
             listen: listen(&top, found),
             guards: guards::read(&top, found),
+            health: health(&top, found),
             admin: admin(&top, found),
             admin_token: admin_token(&top, found),
             descriptors: top.texts("descriptors", found).unwrap_or_default(),
@@ -231,6 +233,12 @@ fn admin(top: &Section<'_>, found: &mut Found) -> Option<At<AdminFile>> {
         value: AdminFile::Address(address.value),
         at: address.at,
     })
+}
+
+fn health(top: &Section<'_>, found: &mut Found) -> Option<At<super::Health>> {
+    use super::Health::{Forward, Own};
+    let who = [("own", Some(Own)), ("forward", Some(Forward))];
+    top.choice("health", &who, found)
 }
 
 /// Every algorithm by its name in a policy.

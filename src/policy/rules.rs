@@ -24,6 +24,7 @@ use super::{
     method,
     on_error::OnError,
     secret::Secret,
+    section::At,
     telemetry::Telemetry,
     tree, upstream,
     watch::Stamp,
@@ -57,6 +58,8 @@ pub struct Policy {
     /// Matches the text of an upstream's error that says who leads; its first
     /// group is the leader's address.
     pub leader_hint: Option<Regex>,
+    /// Who tells `grpc.health.v1`.
+    pub health: Health,
     /// What a caller is told who is shed.
     pub shed: Shed,
     /// What metadata means for batching.
@@ -111,6 +114,15 @@ pub enum Runtime {
     Shared,
     /// One for each group, of its own.
     Dedicated,
+}
+
+/// Who tells `grpc.health.v1` of the calls that arrive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// ferry, of itself.
+    Own,
+    /// The upstream: its health service is passed through like any other.
+    Forward,
 }
 
 /// What a caller is told who is shed.
@@ -242,6 +254,7 @@ fn check(file: File, folder: &Path, found: &mut Found) -> Option<Policy> {
     let descriptors = Descriptors::open(&file.descriptors, folder, found);
     let embedded = matches!(upstream, Some((Some(Upstream::Embedded { .. }), ..)));
     let methods = method::check_all(file.methods, &descriptors, embedded, found);
+    let health = health(file.health, embedded, found);
     let (upstream, limit, batch_timeout) = upstream?;
     Some(Policy {
         listen: listen.into_iter().map(|listen| listen.value).collect(),
@@ -252,6 +265,7 @@ fn check(file: File, folder: &Path, found: &mut Found) -> Option<Policy> {
         limit: limit?,
         batch_timeout,
         leader_hint,
+        health,
         shed: Shed {
             status: file
                 .shed_status
@@ -263,4 +277,20 @@ fn check(file: File, folder: &Path, found: &mut Found) -> Option<Policy> {
         methods,
         files,
     })
+}
+
+/// Within this process there is nobody else to ask.
+fn health(file: Option<At<Health>>, embedded: bool, found: &mut Found) -> Health {
+    if let Some(At { at, .. }) = file
+        .as_ref()
+        .filter(|file| embedded && file.value == Health::Forward)
+    {
+        let what = "health: forward: the embedded groups have no health service; leave the key out";
+        found.add::<()>(*at, what);
+    }
+    match (file, embedded) {
+        (Some(file), _) => file.value,
+        (None, true) => Health::Own,
+        (None, false) => Health::Forward,
+    }
 }

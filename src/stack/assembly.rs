@@ -17,13 +17,14 @@ use prometheus::IntCounterVec;
 use tonic::{Code, Status};
 use tower::ServiceBuilder;
 
-use super::{StackError, upstreams::Lines};
+use super::{StackError, readiness::Readiness, upstreams::Lines};
 use crate::{
     accept::{CallRules, Door, DoorMethod, MethodRules, Spread, route::Router, status::ShedAnswer},
     batch::{BatchLayer, Batcher, Queue},
     forward::{Forward, Forwarder},
+    health,
     limit::{LimitLayer, LimitView},
-    policy::{self, Method, Mode, Policy, ShedStatus, TracesTo},
+    policy::{self, Health, Method, Mode, Policy, ShedStatus, TracesTo},
     telemetry::{AccessLog, LimitMetrics, MethodMetrics, Metrics, Notes, Recent, Traces},
     upstream::{AgainLayer, ByStatus, Call, NotedLayer},
     wire::KeyUse,
@@ -43,6 +44,7 @@ pub(super) struct Assembly {
     counted: Counted,
     forwarded: IntCounterVec,
     again: IntCounterVec,
+    readiness: Arc<Readiness>,
     notes: Notes,
     recent: Arc<Recent>,
     traces: Mutex<Option<(TracesTo, Arc<Traces>)>>,
@@ -63,6 +65,7 @@ impl Assembly {
         policy: &Policy,
         groups: Option<NonZeroU32>,
         upstreams: Upstreams,
+        readiness: &Arc<Readiness>,
         metrics: &Metrics,
     ) -> Result<Self, StackError> {
         let line = |group| Line {
@@ -79,6 +82,7 @@ impl Assembly {
             counted: Counted::new(metrics.clone()),
             forwarded: metrics.forwarded()?,
             again: metrics.again()?,
+            readiness: Arc::clone(readiness),
             notes: Notes::default(),
             recent: Arc::clone(metrics.recent()),
             traces: Mutex::default(),
@@ -136,6 +140,10 @@ impl Assembly {
             access: policy.telemetry.access_log.map(AccessLog::one_in),
             batched,
             forward: Forwarder::new(forward, self.forwarded.clone()),
+            health: (policy.health == Health::Own).then(|| {
+                let own = own_health(&self.readiness, &methods);
+                Forwarder::new(own, self.forwarded.clone())
+            }),
         })
     }
 
@@ -228,6 +236,18 @@ impl Counted {
         let methods = lock(&self.methods);
         methods.values().map(|method| method.ghosts()).sum()
     }
+}
+
+/// Tells the health of the process, and of the services of `methods`.
+pub(super) fn own_health(readiness: &Arc<Readiness>, methods: &[&Method]) -> Forward {
+    let readiness = Arc::clone(readiness);
+    let services = methods.iter().filter_map(|method| {
+        let (service, _) = method.path.strip_prefix('/')?.split_once('/')?;
+        Some(service.to_owned())
+    });
+    let standing = Arc::new(move || readiness.standing());
+    let routes = health::routes(standing, services.collect());
+    Forward::Local(Box::new(routes))
 }
 
 /// The methods that batch, in the policy's order.

@@ -13,6 +13,7 @@ use super::{
     dial::{self, Target},
     exchange::{Cause, Outgoing, Receiving},
     fault::Fault,
+    leave::Awaited,
     line::{Line, LineSettings},
     pool::Pool,
 };
@@ -127,8 +128,9 @@ impl RemoteClient {
             })?;
         // The machine takes no more of a stream that the upstream has ended;
         // why it has is what the answer says.
-        let pump = body.send(to).unwrap_or_default();
-        match answer.await {
+        let sent = Instant::now();
+        let pump = body.send(to, sent, &link).unwrap_or_default();
+        match Awaited::new(answer, sent, &link).await {
             Ok(response) => Ok(response.map(|stream| Receiving::new(stream, line, pump, carried))),
             Err(error) => {
                 let fault = Fault::of(&line.target.name, &error);

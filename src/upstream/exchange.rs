@@ -13,14 +13,26 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use h2::{Reason, RecvStream, SendStream};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use tokio::task::JoinHandle;
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep_until},
+};
 use tonic::Status;
 
-use super::{dial::Target, fault::Fault, line::Line, link::Carried};
+use super::{
+    dial::Target,
+    fault::Fault,
+    line::Line,
+    link::{Carried, Link},
+};
+
+/// A frame of a body that is worth joining with the next, and how much is.
+const SMALL: usize = 1 << 10;
+const JOINED: usize = 16 << 10;
 
 /// What a body's fault is, for whoever passes it on.
 pub(super) type Cause = Box<dyn Error + Send + Sync>;
@@ -96,10 +108,25 @@ where
 {
     /// Writes the body. The part that is still to come is passed on by a
     /// task, which ends when the answer is dropped.
-    pub(super) fn send(&mut self, mut to: SendStream<Bytes>) -> Result<Option<Pump>, h2::Error> {
+    /// A caller that leaves young, counted from `sent`, waits for `link`'s turn.
+    pub(super) fn send(
+        &mut self,
+        mut to: SendStream<Bytes>,
+        sent: Instant,
+        link: &Arc<Link>,
+    ) -> Result<Option<Pump>, h2::Error> {
         let early = [self.first.clone(), self.second.clone()];
         if let Some(rest) = self.rest.take() {
-            let pump = tokio::spawn(pump(early, rest, to));
+            let link = Arc::clone(link);
+            let pump = tokio::spawn(async move {
+                let Some((mut to, left)) = pump(early, rest, to).await else {
+                    return;
+                };
+                if let Some(turn) = link.leaving.turn(sent, Instant::now()) {
+                    sleep_until(turn).await;
+                }
+                to.send_reset(left);
+            });
             return Ok(Some(Pump(pump)));
         }
         let mut early = early.into_iter().flatten().peekable();
@@ -125,33 +152,87 @@ impl Drop for Pump {
     }
 }
 
-async fn pump<B>(early: [Option<Bytes>; 2], mut body: B, mut to: SendStream<Bytes>)
+/// Passes the body on; with which reason its caller left it, if it did.
+async fn pump<B>(
+    early: [Option<Bytes>; 2],
+    mut body: B,
+    mut to: SendStream<Bytes>,
+) -> Option<(SendStream<Bytes>, Reason)>
 where
     B: Body<Data = Bytes> + Unpin,
     B::Error: Into<Cause>,
 {
     for bytes in early.into_iter().flatten() {
-        if write(&mut to, bytes).await.is_err() {
-            return;
-        }
+        write(&mut to, bytes).await.ok()?;
     }
+    let mut ahead = None;
     // An error says that the upstream has ended the call: nothing more is to
     // be sent, and the reply tells why.
-    while let Ok(frame) = next(&mut body, &mut to).await {
-        let sent = match frame {
-            None => return drop(to.send_data(Bytes::new(), true)),
-            Some(Err(left)) => return to.send_reset(left),
+    loop {
+        let frame = match ahead.take() {
+            Some(frame) => frame,
+            None => next(&mut body, &mut to).await.ok()?,
+        };
+        match frame {
+            None => {
+                let _ = to.send_data(Bytes::new(), true);
+                return None;
+            }
+            Some(Err(left)) => return Some((to, left)),
             Some(Ok(frame)) => match frame.into_data() {
-                Ok(bytes) => write(&mut to, bytes).await,
+                Ok(bytes) => {
+                    let bytes = joined(bytes, &mut body, &mut ahead).await;
+                    write(&mut to, bytes).await.ok()?;
+                }
                 Err(frame) => {
-                    let trailers = frame.into_trailers().unwrap_or_default();
-                    return drop(to.send_trailers(trailers));
+                    let _ = to.send_trailers(frame.into_trailers().unwrap_or_default());
+                    return None;
                 }
             },
-        };
-        if sent.is_err() {
-            return;
         }
+    }
+}
+
+/// What a body's next step is.
+type Step = Option<Result<Frame<Bytes>, Reason>>;
+
+/// Small frames that have come by now go on as one: each costs the upstream
+/// what a large one costs, and who sends it very many has its connection
+/// closed by some. What comes after them is put `ahead`.
+async fn joined<B>(bytes: Bytes, body: &mut B, ahead: &mut Option<Step>) -> Bytes
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<Cause>,
+{
+    if bytes.len() >= SMALL {
+        return bytes;
+    }
+    let mut all = BytesMut::new();
+    poll_fn(|cx| {
+        while all.len() < JOINED {
+            let Poll::Ready(step) = Pin::new(&mut *body).poll_frame(cx) else {
+                break;
+            };
+            match step {
+                Some(Ok(frame)) if frame.is_data() => {
+                    if all.is_empty() {
+                        all.extend_from_slice(&bytes);
+                    }
+                    all.extend_from_slice(&frame.into_data().unwrap_or_default());
+                }
+                step => {
+                    let left = |error: B::Error| reason_of(&*error.into());
+                    *ahead = Some(step.map(|frame| frame.map_err(left)));
+                    break;
+                }
+            }
+        }
+        Poll::Ready(())
+    })
+    .await;
+    match all.is_empty() {
+        true => bytes,
+        false => all.freeze(),
     }
 }
 
@@ -160,10 +241,7 @@ struct Ended;
 
 /// The next part of the body, or why its caller left it, unless the upstream
 /// resets the stream before.
-async fn next<B>(
-    body: &mut B,
-    to: &mut SendStream<Bytes>,
-) -> Result<Option<Result<Frame<Bytes>, Reason>>, Ended>
+async fn next<B>(body: &mut B, to: &mut SendStream<Bytes>) -> Result<Step, Ended>
 where
     B: Body<Data = Bytes> + Unpin,
     B::Error: Into<Cause>,

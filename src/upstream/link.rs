@@ -26,6 +26,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
+use super::leave::Leaving;
 use crate::transport::{Coalesced, Driven};
 
 /// Any kind of socket.
@@ -61,6 +62,7 @@ pub(super) struct KeepAlive {
 #[derive(Debug)]
 pub(super) struct Link {
     calls: SendRequest<Bytes>,
+    pub(super) leaving: Leaving,
     carried: Arc<AtomicUsize>,
     closed: Arc<AtomicBool>,
 }
@@ -115,6 +117,7 @@ impl Link {
         });
         Ok(Self {
             calls,
+            leaving: Leaving::new(),
             carried: Arc::default(),
             closed,
         })

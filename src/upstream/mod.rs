@@ -10,6 +10,7 @@ mod exchange;
 mod fault;
 mod grpc;
 mod leader;
+mod leave;
 mod line;
 mod link;
 mod noted;

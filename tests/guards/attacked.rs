@@ -56,27 +56,37 @@ async fn is_stopped(attack: &str, guards: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_pings_is_cut_and_others_go_on() {
-    is_stopped("pings", "").await;
+    is_stopped("pings", "max_control_frames: 10").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_settings_is_cut_and_others_go_on() {
-    is_stopped("settings", "").await;
+    is_stopped("settings", "max_control_frames: 10").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_unknown_frames_is_cut_and_others_go_on() {
-    is_stopped("unknown frames", "").await;
+    is_stopped("unknown frames", "max_control_frames: 10").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_window_updates_is_cut_and_others_go_on() {
-    is_stopped("window updates", "").await;
+    is_stopped("window updates", "max_control_frames: 10").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_empty_data_frames_is_cut_and_others_go_on() {
     is_stopped("empty DATA", "").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_tiny_data_frames_costs_others_nothing() {
+    is_stopped("tiny DATA", "").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_that_are_never_ended_are_bounded_and_others_go_on() {
+    is_stopped("open calls", "max_streams: 500").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -101,13 +111,13 @@ async fn half_messages_are_bounded_in_bytes_and_others_go_on() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn headers_a_byte_at_a_time_are_cut_and_others_go_on() {
-    is_stopped("slow headers", "frame_timeout: 100ms").await;
+    is_stopped("slow headers", "frame_timeout: 500ms").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn calls_that_are_reset_as_they_are_made_are_cut_and_others_go_on() {
-    is_stopped("rapid reset", "").await;
-    is_stopped("rapid reset, batched", "").await;
+    is_stopped("rapid reset", "max_resets: 10").await;
+    is_stopped("rapid reset, batched", "max_resets: 10").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

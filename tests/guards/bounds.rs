@@ -199,8 +199,7 @@ async fn a_call_whose_headers_are_too_long_is_refused_alone() {
 #[tokio::test]
 async fn a_connection_too_many_is_refused_unless_an_idle_one_can_make_room() {
     let upstream = Upstream::answering().await;
-    let guards = "max_connections: 2, frame_timeout: 20ms";
-    let served = guarded(&upstream, guards).await;
+    let served = guarded(&upstream, "max_connections: 2").await;
     let (first, second) = (served.line().await, served.line().await);
     let busy = [
         first.send(grpc(SILENT), Bytes::new()).await,

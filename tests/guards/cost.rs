@@ -21,7 +21,7 @@ use crate::{
 /// What an attack may add: the bounds that the policy below sets, and what
 /// sockets and machines hold beside.
 const GROWTH_KIB: u64 = 96 << 10;
-const GUARDS: &str = "max_unfinished_bytes: 16MiB, max_streams_total: 5000, frame_timeout: 200ms";
+const GUARDS: &str = "max_unfinished_bytes: 16MiB, max_streams_total: 5000, frame_timeout: 2s";
 
 async fn sidecar(upstream: &Upstream, guards: &str) -> Sidecar {
     let endpoint = format!("  endpoints: [http://{}]", upstream.address);

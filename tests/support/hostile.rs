@@ -151,7 +151,7 @@ pub(crate) const ATTACKS: [Attack; 14] = [
     ),
     attack(
         "tiny DATA",
-        Some("http2"),
+        None,
         || call(1, PATH),
         |_| frame(DATA, 0, 1, &[0]).repeat(AT_ONCE as usize),
     ),
@@ -182,9 +182,9 @@ pub(crate) const ATTACKS: [Attack; 14] = [
         calls.collect::<Vec<_>>().concat()
     }),
     attack("made you reset", Some("http2"), nothing, |round| {
-        // A window opened by nothing at all is a fault, which resets the stream.
-        let update = |stream| frame(WINDOW_UPDATE, 0, stream, &[0; 4]);
-        let calls = streams(round).map(|stream| [call(stream, PATH), update(stream)].concat());
+        // A name in capitals is a fault, which resets the stream.
+        let faulty = [block(PATH), literal("X-Loud", "x")].concat();
+        let calls = streams(round).map(|stream| frame(HEADERS, END_HEADERS, stream, &faulty));
         calls.collect::<Vec<_>>().concat()
     }),
     attack(

@@ -80,8 +80,17 @@ impl Upstream {
         Self::start(0).await
     }
 
+    /// The same at an address that a test has told others before.
+    pub(crate) async fn answering_at(address: SocketAddr) -> Self {
+        Self::start_at(address, ALL).await
+    }
+
     async fn start(answers: usize) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await;
+        Self::start_at(([127, 0, 0, 1], 0).into(), answers).await
+    }
+
+    async fn start_at(address: SocketAddr, answers: usize) -> Self {
+        let listener = TcpListener::bind(address).await;
         let listener = listener.expect("loopback has free ports");
         let upstream = Self {
             address: listener.local_addr().expect("it is bound"),

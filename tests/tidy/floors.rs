@@ -24,6 +24,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("src/accept/status.rs", 1),
     ("src/accept/turn.rs", 0),
     ("src/forward.rs", 2),
+    ("src/health.rs", 2),
     ("src/batch/", 0),
     ("src/batch/bell.rs", 1),
     ("src/batch/callers.rs", 1),
