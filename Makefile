@@ -86,11 +86,11 @@ bench-guards: setup-test
 .PHONY: bench-etcd
 bench-etcd: setup-bench
 	cargo bench --locked --bench etcd -- $(BENCH_ARGS)
-##: bench-raft   the groups against RocksDB, the article's table, three nodes, growth, etcd; 13 minutes
+##: bench-raft   the groups against RocksDB, the article's table, three nodes, growth, etcd; 14 minutes
 .PHONY: bench-raft
 bench-raft: setup-bench
 	cargo bench --locked --bench raft -- $(BENCH_ARGS)
-##: bench-proxies  ferry beside nginx, HAProxy and Envoy, one core each; 13 minutes
+##: bench-proxies  ferry beside nginx, HAProxy and Envoy, one core each; 10 minutes
 .PHONY: bench-proxies
 bench-proxies: setup-proxies $(VENV)/.bench
 	FERRY_ENVOY="$(VENV)/bin/envoy" cargo bench --locked --bench proxies -- $(BENCH_ARGS)

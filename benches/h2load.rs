@@ -17,6 +17,9 @@ use super::child;
 /// The one call that is measured.
 const METHOD: &str = "meta.service.mqtt.MqttService/CreateSession";
 
+/// A connection on which nothing moves for so long never will.
+const SILENCE: &str = "20s";
+
 /// How many calls are under way.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Crowd {
@@ -67,6 +70,7 @@ impl H2load {
             command.arg("--log-file").arg(log);
         }
         let mut process = command
+            .args(["--connection-inactivity-timeout", SILENCE])
             .arg("--requests")
             .arg(calls.to_string())
             .arg("--clients")

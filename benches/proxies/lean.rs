@@ -140,17 +140,24 @@ impl Connection {
         }
         read.advance(PREFACE);
         self.greet();
+        let (mut from, mut to) = socket.split();
         loop {
             while let Some(frame) = next_frame(&mut read) {
                 self.frame(frame);
             }
             self.send_held_up();
-            if !self.out.is_empty() {
-                socket.write_all_buf(&mut self.out).await?;
-                self.out.clear();
-            }
             read.reserve(256 << 10);
-            if socket.read_buf(&mut read).await? == 0 {
+            // Reads go on while a write waits: a proxy may take no reply before
+            // it has got rid of its requests.
+            let came = tokio::select! {
+                biased;
+                written = to.write_buf(&mut self.out), if !self.out.is_empty() => {
+                    written?;
+                    continue;
+                }
+                came = from.read_buf(&mut read) => came?,
+            };
+            if came == 0 {
                 return Ok(());
             }
         }

@@ -56,7 +56,7 @@ use turns::by_turns;
 
 /// Unless told otherwise: so that all parts end within a quarter of an hour.
 const ROUNDS: &str = "3";
-const DURATION: &str = "1500ms";
+const DURATION: &str = "2s";
 
 /// The arguments of `cargo bench --bench proxies -- …`.
 #[derive(Debug, Parser)]

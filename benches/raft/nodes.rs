@@ -111,6 +111,7 @@ impl Nodes {
                 .env("FERRY_LOG", "error")
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
+                .stderr(std::fs::File::create(file.with_extension("log"))?)
                 .spawn()
                 .context("ferry does not start")?;
             let started = Node {
