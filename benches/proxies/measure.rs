@@ -22,6 +22,8 @@ use super::{
 
 /// Of the first load, by the calls under way: to find how many fill a second.
 const FIRST_ROUNDS: u64 = 4;
+/// A call that moves more than this tells that the first time.
+const LARGE_CALL: u64 = 1 << 16;
 /// Of the second, which makes memory and connections what they will be.
 const WARM_UP: Duration = Duration::from_millis(300);
 /// The longest that a call by a real client may take to come through.
@@ -72,7 +74,11 @@ impl Bench {
             .map_or(upstream.address, |proxy| proxy.address);
         probe(address).with_context(|| format!("{}, one call by tonic", side.name()))?;
         let h2load = H2load::new(&cell.body(), load_core, home.path())?;
-        let first = u64::from(cell.crowd.0 * cell.crowd.1) * FIRST_ROUNDS;
+        let crowd = u64::from(cell.crowd.0 * cell.crowd.1);
+        let first = match cell.message_bytes() > LARGE_CALL {
+            true => crowd,
+            false => crowd * FIRST_ROUNDS,
+        };
         let run = |upstream: &mut Upstream, calls, log: Option<&Path>| {
             let before = upstream.counted()?;
             let loaded = h2load.run(address, cell.h2load(), calls, log)?;
@@ -87,7 +93,7 @@ impl Bench {
         };
         let filling = |loaded: Loaded, time: Duration| {
             let calls = loaded.requests_per_second * time.as_secs_f64();
-            (calls as u64).max(first)
+            (calls as u64).max(crowd)
         };
         let (loaded, ..) = run(&mut upstream, first, None)?;
         let (loaded, ..) = run(&mut upstream, filling(loaded, WARM_UP), None)?;
