@@ -81,9 +81,10 @@ async fn a_leader_of_several_groups_that_is_killed_costs_none_of_them_a_write() 
 #[tokio::test]
 async fn a_node_that_stands_still_is_done_without_and_catches_up() {
     let nodes = Nodes::three().await;
-    let leader = nodes.leader(1).await;
-    let loading = Loading::start(nodes.address(others(leader)[0]), "still-");
+    let sidecar = Sidecar::with_policy(&nodes.policy(NODES)).await;
+    let loading = Loading::start(sidecar.address, "still-");
     loading.until_acknowledged(200).await;
+    let leader = nodes.leader(1).await;
     // It keeps its connections, and answers nothing: nobody is told.
     nodes.signal(leader, "STOP").await;
     let before = loading.acknowledged();

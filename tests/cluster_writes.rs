@@ -163,8 +163,8 @@ async fn of_conditional_writes_through_all_nodes_each_is_decided_once() {
         let channel = channel(nodes.address(node)).await;
         clients.push(MetaServiceServiceClient::new(channel));
     }
-    // Each adds one to what it reads, until it has done so often enough. Were a
-    // stale offset read, or a write decided twice, the sum would be another.
+    // Each adds one to what it reads, until it has done so often enough. Were two
+    // writes allowed that expect the same, the sum would be another.
     let adding = clients.iter().map(async |client| {
         let mut left = EACH;
         while left > 0 {
