@@ -230,7 +230,7 @@ impl Stack {
         let mut stack = Self::serve(listen, Arc::clone(&door), &guards, readiness, metrics).await?;
         let sidecar = Sidecar::new(policy, source, assembly, (door, guards), &stack.metrics)?;
         if let Some(address) = policy.admin {
-            let controls = stack.controls(Arc::clone(&sidecar.live));
+            let controls = stack.controls(&sidecar);
             let admin = stack.serve_admin(address, gauges, Some(controls));
             stack.admin = Some(admin.await?);
         }
@@ -267,6 +267,7 @@ impl Stack {
             traced: false,
             notes: Notes::default(),
             access: None,
+            observer: None,
             batched: Spread::new(direct.collect(), lines.keys),
             health: Some(Forwarder::new(
                 assembly::own_health(&readiness, &methods),

@@ -1,6 +1,11 @@
 //! What `ferry proxy` is for: calls of both generations are kept, and only
 //! those share a batch that may.
 
+use std::io::Write as _;
+
+use bytes::Bytes;
+use ferry::accept::frame::{HEADER, framed};
+use flate2::{Compression, write::GzEncoder};
 use http::HeaderMap;
 use tonic::Code;
 
@@ -139,6 +144,44 @@ async fn metadata_of_every_day_does_not_part_calls_and_is_not_passed_on() {
 }
 
 #[tokio::test]
+async fn what_a_mesh_adds_parts_nobody_but_who_it_says_the_caller_is_does() {
+    let upstream = Upstream::holding().await;
+    let (from, to) = (
+        "metadata: {ignore: [x-request-id]}",
+        "metadata: {ignore: [x-request-id, x-envoy-*, x-forwarded-proto, x-b3-*, b3]}",
+    );
+    let served = Served::before_with(upstream.address, from, to).await;
+    let line = served.line().await;
+    let mut calls = vec![line.send(grpc(CREATE), old_form("first", b"s")).await];
+    upstream.until_batches(1).await;
+    for (n, who) in ["a", "b", "a", "b"].into_iter().enumerate() {
+        let attempt = n.to_string();
+        let metadata = [
+            ("x-request-id", &*attempt),
+            ("x-envoy-attempt-count", &*attempt),
+            ("x-forwarded-proto", "http"),
+            ("x-b3-traceid", &*attempt),
+            ("b3", &*attempt),
+            ("x-forwarded-client-cert", who),
+        ];
+        let body = old_form(&format!("{who}{n}"), b"s");
+        calls.push(line.send(with(CREATE, &metadata), body).await);
+    }
+    served.until_queued(4).await;
+    upstream.answer_all();
+    for call in calls {
+        acknowledged(call).await;
+    }
+    let batches = upstream.batches().split_off(1);
+    let clients: Vec<_> = batches.iter().map(|batch| &batch.clients[..]).collect();
+    assert_eq!(clients, [["a0", "a2"], ["b1", "b3"]]);
+    for (batch, who) in batches.iter().zip(["a", "b"]) {
+        assert_eq!(value(&batch.headers, "x-forwarded-client-cert"), who);
+        assert_eq!(value(&batch.headers, "x-envoy-attempt-count"), "");
+    }
+}
+
+#[tokio::test]
 async fn a_call_with_unknown_metadata_goes_alone_and_keeps_it() {
     let upstream = Upstream::answering().await;
     let served = Served::before(upstream.address).await;
@@ -162,19 +205,131 @@ async fn a_call_with_unknown_metadata_goes_alone_and_keeps_it() {
 }
 
 #[tokio::test]
-async fn a_compressed_call_goes_alone_and_as_it_came() {
+async fn a_call_of_an_encoding_that_ferry_does_not_know_goes_alone_and_as_it_came() {
     let upstream = Upstream::answering().await;
     let served = Served::before(upstream.address).await;
     let line = served.line().await;
     // The flag alone: the upstream of the tests reads on all the same.
     let mut body = batch_form(&[("x", b"s")]).to_vec();
     body[0] = 1;
-    let request = with(CREATE, &[("grpc-encoding", "gzip")]);
-    acknowledged(line.send(request, body.into()).await).await;
-    let [batch] = &upstream.batches()[..] else {
-        panic!("one call was to come");
+    for encoding in ["snappy", "identity"] {
+        let request = with(CREATE, &[("grpc-encoding", encoding)]);
+        acknowledged(line.send(request, body.clone().into()).await).await;
+        let batch = upstream.batches().pop().expect("one call was to come");
+        assert_eq!(value(&batch.headers, "grpc-encoding"), encoding);
+        assert_eq!(batch.body, body);
+    }
+    let alone = admin::metric(served.admin(), "ferry_entries_alone_total", "compressed").await;
+    assert_eq!(alone, 2.0);
+}
+
+/// The frame of `body`, which holds one message, with that message compressed.
+fn gzipped(body: &[u8]) -> Bytes {
+    let mut into = GzEncoder::new(Vec::new(), Compression::best());
+    into.write_all(&body[HEADER..]).expect("a Vec takes all");
+    let message = into.finish().expect("a Vec takes all");
+    let mut frame = framed(&message).to_vec();
+    frame[0] = 1;
+    frame.into()
+}
+
+#[tokio::test]
+async fn compressed_calls_and_plain_ones_share_a_batch() {
+    let upstream = Upstream::holding().await;
+    let served = Served::before(upstream.address).await;
+    let line = served.line().await;
+    let gzip = || {
+        with(
+            CREATE,
+            &[("grpc-encoding", "gzip"), ("grpc-accept-encoding", "gzip")],
+        )
     };
-    assert_eq!(value(&batch.headers, "grpc-encoding"), "gzip");
+    let first = line.send(grpc(CREATE), old_form("first", b"s")).await;
+    upstream.until_batches(1).await;
+    let mut calls = vec![first];
+    calls.push(
+        line.send(gzip(), gzipped(&old_form("old", &[7; 9_000])))
+            .await,
+    );
+    calls.push(line.send(grpc(CREATE), old_form("plain", b"s")).await);
+    let pair = batch_form(&[("a", b"s"), ("b", b"s")]);
+    calls.push(line.send(gzip(), gzipped(&pair)).await);
+    // Who may compress need not.
+    calls.push(line.send(gzip(), old_form("need not", b"s")).await);
+    served.until_queued(5).await;
+    upstream.answer_all();
+    for call in calls {
+        let answer = call.answer().await.expect("an answer, not a reset");
+        assert_eq!(answer.status().code(), Code::Ok);
+        // Whatever a caller accepts, it accepts what is not compressed.
+        assert_eq!(answer.headers.get("grpc-encoding"), None);
+        assert_eq!(answer.body.first(), Some(&0));
+    }
+    let batches = upstream.batches();
+    assert_eq!(batches.len(), 2);
+    assert_eq!(batches[1].clients, ["old", "plain", "a", "b", "need not"]);
+    assert_eq!(batches[1].headers.get("grpc-encoding"), None);
+    let alone = admin::metric(served.admin(), "ferry_entries_alone_total", "").await;
+    assert_eq!(alone, 0.0);
+}
+
+#[tokio::test]
+async fn what_goes_alone_keeps_its_encoding_unless_it_is_lifted() {
+    let upstream = Upstream::answering().await;
+    let served = Served::before(upstream.address).await;
+    let line = served.line().await;
+    // A message that is plain in spite of its head, so that this upstream, which
+    // decodes nothing, can read it; and one that is not.
+    let metadata = [("grpc-encoding", "gzip"), ("x-tenant", "t")];
+    let plain = batch_form(&[("plain", b"s")]);
+    let old = gzipped(&old_form("old", b"s"));
+    for (body, client) in [(plain.clone(), "plain"), (old, "old")] {
+        acknowledged(line.send(with(CREATE, &metadata), body).await).await;
+        let batch = upstream.batches().pop().expect("one call was to come");
+        assert_eq!(batch.clients, [client]);
+        assert_eq!(value(&batch.headers, "grpc-encoding"), "gzip");
+        // The older form is lifted all the same, and is plain then.
+        assert_eq!(batch.body[0], 0);
+    }
+    assert_eq!(upstream.batches()[0].body, plain);
+}
+
+#[tokio::test]
+async fn a_decompression_bomb_is_refused_within_its_bound_and_disturbs_nobody() {
+    let upstream = Upstream::answering().await;
+    let served = Served::before(upstream.address).await;
+    let line = served.line().await;
+    let bomb = gzipped(&old_form("bomb", &vec![0; 64 << 20]));
+    assert!(bomb.len() < 100 << 10, "{} bytes", bomb.len());
+    let gzip = || with(CREATE, &[("grpc-encoding", "gzip")]);
+    let answer = line.ask(gzip(), bomb.clone()).await;
+    let status = answer.status();
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    let told = format!("message of {} compressed bytes", bomb.len() - HEADER);
+    for part in [
+        &*told,
+        "decodes to more than 4194304",
+        "raise max_message_bytes",
+    ] {
+        assert!(status.message().contains(part), "{status}");
+    }
+    let mut broken = gzipped(&old_form("broken", b"s")).to_vec();
+    let last = broken.len() - 1;
+    broken[last] ^= 1;
+    let answer = line.ask(gzip(), broken.into()).await;
+    assert_eq!(
+        answer.status().code(),
+        Code::Internal,
+        "{}",
+        answer.status()
+    );
+    line.create("well", b"s").await;
+    let clients: Vec<_> = upstream
+        .batches()
+        .into_iter()
+        .flat_map(|b| b.clients)
+        .collect();
+    assert_eq!(clients, ["well"], "the upstream heard of nothing else");
 }
 
 #[tokio::test]

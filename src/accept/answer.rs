@@ -64,12 +64,15 @@ pub(super) fn http(code: StatusCode, line: String) -> Response<AnswerBody> {
     response
 }
 
-/// Notes how the call of `line` was answered, or sees to it that its end is
+/// Notes how the call of `line`, if it has one, was answered, or sees to it that its end is
 /// noted: the status of one that is passed on may stand in its trailers.
 pub(super) fn logged(
+    line: Option<Box<AccessLine>>,
     response: Response<AnswerBody>,
-    mut line: Box<AccessLine>,
 ) -> Response<AnswerBody> {
+    let Some(mut line) = line else {
+        return response;
+    };
     line.on_head(response.status().as_u16());
     if let Some(status) = status_in(response.headers()) {
         line.on_status(status);

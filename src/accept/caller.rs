@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header, request::Parts};
+use http::{Extensions, HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 
 use super::{
     answer::{self, AnswerBody},
@@ -62,10 +62,14 @@ pub(super) struct Caller {
 
 /// Reads the metadata once. Nearly all calls have none that counts, and then
 /// nothing is allocated.
-pub(super) fn caller(rules: &MetadataRules, parts: &Parts) -> Result<Caller, Lone> {
+pub(super) fn caller(
+    rules: &MetadataRules,
+    headers: &HeaderMap,
+    extensions: &Extensions,
+) -> Result<Caller, Lone> {
     let mut identity: Option<HeaderMap> = None;
     let (mut asks, mut trace) = (false, None);
-    for (name, value) in &parts.headers {
+    for (name, value) in headers {
         match rules.classify(name.as_str()) {
             Classify::Ignore => match name.as_str() {
                 EXPLAIN => asks = true,
@@ -79,7 +83,7 @@ pub(super) fn caller(rules: &MetadataRules, parts: &Parts) -> Result<Caller, Lon
             }
         }
     }
-    let peer = parts.extensions.get::<ClientCertificate>();
+    let peer = extensions.get::<ClientCertificate>();
     let peer = peer.filter(|_| rules.by_certificate());
     if peer.is_some() {
         identity.get_or_insert_default();

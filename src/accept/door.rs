@@ -15,7 +15,7 @@ use std::{
     time::Instant,
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
 use http::{HeaderMap, Request, Response, header, request::Parts};
 use pin_project_lite::pin_project;
@@ -25,7 +25,10 @@ use super::{
     answer::{self, AnswerBody},
     arriving::{Arriving, second_look},
     caller::{self, Caller, Lone},
-    frame::{self, HEADER, Unary},
+    frame::HEADER,
+    inflate::Encoding,
+    judge::{self, Finding},
+    observe::Observer,
     read::{ReadError, Reading, Whole},
     route::{Route, Router},
     status::{self, ShedAnswer},
@@ -39,7 +42,7 @@ use crate::{
         AccessLine, AccessLog, EXPLAIN, MethodMetrics, Note, Notes, explained, outcome_name,
     },
     upstream::Call,
-    wire::{Form, Piece, Plan, Scan},
+    wire::{Form, Plan},
 };
 
 /// What the door knows of a batched method.
@@ -89,6 +92,8 @@ pub struct Door<S> {
     pub notes: Notes,
     /// Which calls have a line in the access log, if any have.
     pub access: Option<AccessLog>,
+    /// Looks at calls of the methods that are observed, if any are.
+    pub observer: Option<Arc<Observer>>,
     /// Takes calls that batch.
     pub batched: S,
     /// Takes all others.
@@ -128,6 +133,7 @@ impl<S: Submit> Door<S> {
                     step => step,
                 }
             }
+            (None, Route::Observe(method)) => self.observe(method, request),
             (None, Route::Batch(method)) => match caller::not_grpc(&request) {
                 Some(refusal) => Step::Refused {
                     response: Some(refusal),
@@ -178,25 +184,17 @@ impl<S: Submit> Door<S> {
             Err(ReadError::Slow) => return Judged::Refused(status::slow()),
             Err(ReadError::Crowded) => return Judged::Refused(status::crowded()),
         };
-        let message = match frame::unary(&whole.bytes) {
-            Ok(Unary::Message(message)) => message,
-            // Whether the upstream can read it is for the upstream to say.
-            Ok(Unary::Compressed) => {
-                metrics.on_alone("compressed", 1);
-                return Judged::Alone(whole, "compressed");
-            }
-            Err(error) => return Judged::Refused(status::of_frame(error)),
-        };
-        let piece = match plan.scan(&message) {
-            Ok(Scan::Merge(piece)) => piece,
-            Ok(Scan::Alone(reason)) => {
+        let encoding = Encoding::of(&parts.headers);
+        let piece = match judge::judge(plan, *max_message_bytes, encoding, &whole.bytes) {
+            Finding::Merge(piece) => piece,
+            Finding::Alone(reason) => {
                 // Unread as it is, it counts as one.
-                metrics.on_alone(reason.as_str(), 1);
-                return Judged::Alone(whole, reason.as_str());
+                metrics.on_alone(reason, 1);
+                return Judged::Alone(whole, reason);
             }
-            Err(error) => return Judged::Refused(status::of_scan(&error)),
+            Finding::Refused(status) => return Judged::Refused(status),
         };
-        let caller = caller::caller(&self.metadata, parts);
+        let caller = caller::caller(&self.metadata, &parts.headers, &parts.extensions);
         if caller.is_err() {
             metrics.on_alone("metadata", piece.entries());
         }
@@ -216,7 +214,7 @@ impl<S: Submit> Door<S> {
             // The older form is lifted all the same, for an upstream that
             // knows only the newer one.
             Err(Lone) if piece.form() == Form::Single => {
-                let bytes = lifted(plan, &piece);
+                let bytes = judge::lifted(plan, &piece);
                 Judged::Alone(Whole { bytes, ..whole }, "metadata")
             }
             Err(Lone) => Judged::Alone(whole, "metadata"),
@@ -277,6 +275,20 @@ impl<S: Submit> Door<S> {
         self.explain && headers.contains_key(EXPLAIN)
     }
 
+    /// Passes a call on as it came, with an eye on it.
+    fn observe(&self, method: usize, request: Request<Arriving>) -> Step<S::Answer> {
+        let deadline = caller::deadline(request.headers());
+        let Some(observer) = self.observer.clone() else {
+            return self.forward(request, deadline, None);
+        };
+        let started = tokio::time::Instant::now();
+        let forwarded = self.forwarded(observer.look(method, request), deadline, None);
+        let forwarded = forwarded.inspect(move |_| observer.answered(started.elapsed()));
+        Step::Forwarding {
+            response: Box::pin(forwarded),
+        }
+    }
+
     /// Forwarding lives in a box: it is large, and rarer than what batches.
     /// `alone` says why a call of a batched method is forwarded.
     fn forward<B>(
@@ -289,13 +301,28 @@ impl<S: Submit> Door<S> {
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
+        Step::Forwarding {
+            response: Box::pin(self.forwarded(request, deadline, alone)),
+        }
+    }
+
+    fn forwarded<B>(
+        &self,
+        request: Request<B>,
+        deadline: Option<Instant>,
+        alone: Option<&'static str>,
+    ) -> impl Future<Output = Response<AnswerBody>> + Send + use<B, S>
+    where
+        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
         let asks = self.asks(request.headers());
         let path = request.uri().path();
         let own = self.health.as_ref();
         let own = own.filter(|_| path.starts_with(health::PREFIX));
         let to = own.unwrap_or(&self.forward).clone();
         let forwarded = to.forward(request, deadline);
-        let forwarded = forwarded.map(move |mut response| {
+        forwarded.map(move |mut response| {
             if asks {
                 let outcome = alone.map_or("forwarded", |_| "alone");
                 // Beside what another ferry upstream may have told.
@@ -303,10 +330,7 @@ impl<S: Submit> Door<S> {
                 headers.append(EXPLAIN, explained(outcome, alone));
             }
             response.map(AnswerBody::Forwarded)
-        });
-        Step::Forwarding {
-            response: Box::pin(forwarded),
-        }
+        })
     }
 
     fn reply(
@@ -318,7 +342,8 @@ impl<S: Submit> Door<S> {
         let (mut response, outcome, reason) = match outcome {
             Ok(reply) => (answer::message(&reply), "committed", None),
             Err(error) => {
-                let refused = matches!(&error, BatchError::Upstream(status) if is_refusal(status));
+                let refused =
+                    matches!(&error, BatchError::Upstream(status) if status::is_refusal(status));
                 self.methods[method].metrics.on_error(&error, refused);
                 let outcome = outcome_name(&error, refused);
                 let reason = match &error {
@@ -382,7 +407,7 @@ impl<S: Submit> Future for Answering<S> {
                 } => {
                     let outcome = ready!(answer.poll(cx));
                     let response = this.door.reply(*method, note.as_deref(), outcome);
-                    return Poll::Ready(logged(this.access.take(), response));
+                    return Poll::Ready(answer::logged(this.access.take(), response));
                 }
                 StepProjection::Reading {
                     method,
@@ -408,36 +433,14 @@ impl<S: Submit> Future for Answering<S> {
                 }
                 StepProjection::Forwarding { response } => {
                     let response = ready!(response.poll_unpin(cx));
-                    return Poll::Ready(logged(this.access.take(), response));
+                    return Poll::Ready(answer::logged(this.access.take(), response));
                 }
                 StepProjection::Refused { response } => {
                     let response = response.take().expect("a call is answered once");
-                    return Poll::Ready(logged(this.access.take(), response));
+                    return Poll::Ready(answer::logged(this.access.take(), response));
                 }
             };
             this.step.set(next);
         }
     }
-}
-
-fn logged(access: Option<Box<AccessLine>>, response: Response<AnswerBody>) -> Response<AnswerBody> {
-    match access {
-        None => response,
-        Some(line) => answer::logged(response, line),
-    }
-}
-
-/// One call of the single form, as a batch of one in its frame.
-fn lifted(plan: &Plan, piece: &Piece) -> Bytes {
-    let mut merged = BytesMut::with_capacity(piece.merged_len());
-    plan.merge([piece], &mut merged);
-    frame::framed(&merged)
-}
-
-/// Whether the upstream's status says that nothing took effect.
-pub(super) fn is_refusal(status: &Status) -> bool {
-    matches!(
-        status.code(),
-        Code::Unavailable | Code::InvalidArgument | Code::Unauthenticated | Code::PermissionDenied
-    )
 }

@@ -10,8 +10,8 @@ pub const HEADER: usize = 5;
 pub enum Unary {
     /// Exactly one message, as it was encoded.
     Message(Bytes),
-    /// Exactly one message, compressed.
-    Compressed,
+    /// Exactly one message, compressed in the way that the call's head says.
+    Compressed(Bytes),
 }
 
 /// Why a body is not one message.
@@ -57,7 +57,7 @@ pub fn unary(body: &Bytes) -> Result<Unary, FrameError> {
     match body.len() {
         have if have < want => Err(FrameError::Truncated { have, want }),
         have if have > want => Err(FrameError::MoreThanOne(have - want)),
-        _ if flag == 1 => Ok(Unary::Compressed),
+        _ if flag == 1 => Ok(Unary::Compressed(body.slice(HEADER..))),
         _ => Ok(Unary::Message(body.slice(HEADER..))),
     }
 }
@@ -113,6 +113,9 @@ mod tests {
             Err(FrameError::MoreThanOne(5))
         );
         assert_eq!(read(&[7, 0, 0, 0, 0]), Err(FrameError::Flag(7)));
-        assert_eq!(read(&[1, 0, 0, 0, 0]), Ok(Unary::Compressed));
+        assert_eq!(
+            read(&[1, 0, 0, 0, 1, 7]),
+            Ok(Unary::Compressed(Bytes::from_static(&[7])))
+        );
     }
 }

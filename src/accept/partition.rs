@@ -13,7 +13,7 @@ use crate::{
         Answering, Coalesce, Crowd, QueueSettings, Sealing, ShedReason, Weight, WindowSettings,
     },
     telemetry::MethodMetrics,
-    upstream::Call,
+    upstream::{Call, Identity},
 };
 
 /// Calls of one method, one Raft group, one caller's credentials and equal
@@ -28,6 +28,24 @@ pub struct Partition {
     other: Bytes,
     /// Stands for all partitions past the bound, whose entries go alone.
     beyond: bool,
+}
+
+impl Partition {
+    /// The partition of a call of `method` with these other fields.
+    pub(super) fn of(method: usize, group: u32, identity: Option<&Identity>, other: Bytes) -> Self {
+        Self {
+            method,
+            group,
+            identity: identity.map_or_else(Bytes::new, |identity| identity.key.clone()),
+            other,
+            beyond: false,
+        }
+    }
+
+    /// The index of its method.
+    pub(super) const fn method(&self) -> usize {
+        self.method
+    }
 }
 
 /// What the windows know of a batched method.
@@ -55,14 +73,8 @@ impl Coalesce<Call> for CallRules {
     type Partition = Partition;
 
     fn partition(&self, call: &Call) -> Partition {
-        let identity = call.identity.as_ref();
-        Partition {
-            method: call.method,
-            group: call.group,
-            identity: identity.map_or_else(Bytes::new, |identity| identity.key.clone()),
-            other: call.piece.partition().clone(),
-            beyond: false,
-        }
+        let other = call.piece.partition().clone();
+        Partition::of(call.method, call.group, call.identity.as_deref(), other)
     }
 
     fn weight(&self, call: &Call) -> Weight {

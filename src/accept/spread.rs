@@ -19,7 +19,7 @@ use futures_util::future::{BoxFuture, FutureExt as _, join_all};
 use pin_project_lite::pin_project;
 use tonic::Status;
 
-use super::door::{Submit, is_refusal};
+use super::{door::Submit, status::is_refusal};
 use crate::{
     batch::BatchError,
     upstream::Call,

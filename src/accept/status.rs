@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tonic::{Code, Status, metadata::MetadataValue};
 
-use super::frame::FrameError;
+use super::{frame::FrameError, inflate::InflateError};
 use crate::{batch::BatchError, wire::ScanError};
 
 /// The trailer that tells a client when to try again, in milliseconds.
@@ -34,6 +34,16 @@ pub fn of_frame(error: FrameError) -> Status {
 #[must_use]
 pub fn of_scan(error: &ScanError) -> Status {
     Status::new(Code::InvalidArgument, error.to_string())
+}
+
+/// A compressed message that is not read.
+#[must_use]
+pub fn of_inflate(error: &InflateError) -> Status {
+    let code = match error {
+        InflateError::TooLarge { .. } => Code::ResourceExhausted,
+        InflateError::Broken { .. } => Code::Internal,
+    };
+    Status::new(code, error.to_string())
 }
 
 /// A message longer than the method takes.
@@ -90,6 +100,14 @@ pub fn of_batch(error: BatchError<Status>, shed: ShedAnswer, spread: f64) -> Sta
             status
         }
     }
+}
+
+/// Whether the upstream's status says that nothing took effect.
+pub(super) fn is_refusal(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::Unavailable | Code::InvalidArgument | Code::Unauthenticated | Code::PermissionDenied
+    )
 }
 
 /// The backlog's drain time × U(0.5, 1.5), at least a millisecond.

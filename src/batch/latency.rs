@@ -36,6 +36,12 @@ impl Latency {
         self.mean = Some(mean + MEAN_GAIN * (rtt - mean));
     }
 
+    /// The smoothed latency; zero before the first.
+    #[must_use]
+    pub fn mean(&self) -> Duration {
+        Duration::from_secs_f64(self.mean.unwrap_or_default())
+    }
+
     /// Nearly every answer is there by then; zero before the first.
     #[must_use]
     pub fn latest(&self) -> Duration {

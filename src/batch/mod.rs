@@ -45,6 +45,7 @@ mod pace;
 mod partitions;
 mod queue;
 mod service;
+mod shadow;
 mod split;
 mod trace;
 mod window;
@@ -58,6 +59,7 @@ pub use pace::Pace;
 pub use partitions::Crowd;
 pub use queue::Queue;
 pub use service::{Answer, BatchLayer, Batcher};
+pub use shadow::{Shadow, ShadowBatch, ShadowRules, Shadowed};
 pub use split::{Replicate, Split};
 pub use trace::TraceContext;
 pub use window::{

@@ -13,8 +13,11 @@ use crate::policy::{self, Policy};
 #[derive(Debug, clap::Args)]
 pub(super) struct Check {
     /// The policy files
-    #[arg(required = true, value_name = "FILE")]
+    #[arg(required_unless_present = "schema", value_name = "FILE")]
     files: Vec<PathBuf>,
+    /// Print the JSON Schema of policy files, for editors, and check nothing
+    #[arg(long, conflicts_with = "files")]
+    schema: bool,
     /// How the result is printed
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
@@ -72,6 +75,10 @@ impl Check {
     /// # Errors
     /// If stdout cannot be written to.
     pub(super) fn run(self) -> Result<ExitCode> {
+        if self.schema {
+            super::print_json(&policy::schema())?;
+            return Ok(ExitCode::SUCCESS);
+        }
         if self.format == Format::Json {
             let checked: Vec<_> = self.files.iter().map(|path| Checked::of(path)).collect();
             super::print_json(&checked)?;

@@ -6,14 +6,10 @@ use rustls::pki_types::ServerName;
 
 use super::{
     fault::Found,
-    section::{At, Keys, Section},
+    keys::CLIENT_TLS,
+    section::{At, Section},
 };
 use crate::transport::ClientFiles;
-
-const KEYS: Keys = Keys {
-    known: &["ca", "cert", "key", "server_name"],
-    later: &[],
-};
 
 /// The section as it stands in the file.
 #[derive(Debug, Default)]
@@ -27,7 +23,7 @@ pub(super) struct ClientTlsFile {
 
 /// The section `tls` of `of`, or nothing told.
 pub(super) fn read(of: &Section<'_>, found: &mut Found) -> ClientTlsFile {
-    let Some(tls) = of.section("tls", &KEYS, found) else {
+    let Some(tls) = of.section("tls", &CLIENT_TLS, found) else {
         return ClientTlsFile::default();
     };
     for (key, beside) in [("cert", "key"), ("key", "cert")] {

@@ -63,7 +63,10 @@ pub fn describe(policy: &Policy) -> String {
         &telemetry::describe(&policy.telemetry),
     );
     for method in &policy.methods {
-        describe_method(&mut text, policy, method);
+        writeln!(text, "\n{}", &method.path[1..]).expect("a String takes all that is written");
+        for (name, what) in plan(policy, method) {
+            line(&mut text, &format!("  {name} "), &what);
+        }
     }
     text
 }
@@ -140,40 +143,47 @@ fn shed(policy: &Policy) -> String {
     format!("{status}, {pushback} a hint when to come again")
 }
 
-fn describe_method(text: &mut String, policy: &Policy, method: &Method) {
+/// What `policy` does with one of its methods: what is said of it, and in
+/// which words.
+#[must_use]
+pub fn plan(policy: &Policy, method: &Method) -> Vec<(&'static str, String)> {
+    let mut lines = Vec::new();
+    let text = &mut lines;
     let mode = match (method.mode, &policy.upstream) {
         (Mode::Enforce, _) => "enforce: single calls leave as batches",
+        (Mode::Observe, _) => {
+            "observe: forwarded as they come; what batches they would make is counted"
+        }
         (Mode::Off, Upstream::Remote { .. }) => "off: forwarded, as if it were not listed",
         (Mode::Off, Upstream::Embedded { .. }) => "off: every call is a proposal of its own",
     };
-    writeln!(text, "\n{}", &method.path[1..]).expect("a String takes all that is written");
-    line(text, "  mode", mode);
+    add(text, "mode", mode);
     if method.target != method.path {
-        line(
+        add(
             text,
-            "  calls",
+            "calls",
             &format!("{} with each batch", &method.target[1..]),
         );
     }
     forms(text, &method.plan);
-    line(text, "  refused", &refused(method));
+    add(text, "refused", &refused(method));
     let others = method.plan.other_fields().map(|field| field.name.clone());
     let others = others.chain(method.plan.discriminators().iter().cloned());
     let mut others: Vec<_> = others.collect();
     others.sort_unstable();
     others.dedup();
     if !others.is_empty() {
-        line(
+        add(
             text,
-            "  partition",
+            "partition",
             &format!("{} must be equal within a batch", others.join(", ")),
         );
     }
     keys(text, &method.plan);
-    line(text, "  alone if", &alone_if(&method.plan));
-    line(text, "  reply", &reply(method));
+    add(text, "alone if", &alone_if(&method.plan));
+    add(text, "reply", &reply(method));
     required_of_reply(text, &method.plan);
-    line(text, "  on error", &on_error(&method.on_error));
+    add(text, "on error", &on_error(&method.on_error));
     let window = method.window;
     let close = match window.close {
         Close::Adaptive => "at once while the upstream is idle, else paced",
@@ -185,20 +195,28 @@ fn describe_method(text: &mut String, policy: &Policy, method: &Method) {
         show_size(window.max_bytes as u64),
         show_duration(window.linger),
     );
-    line(text, "  window", &sizes);
+    add(text, "window", &sizes);
     let (wait, bytes) = (
         show_duration(method.queue.max_wait),
         show_size(method.queue.max_bytes as u64),
     );
-    line(
+    add(
         text,
-        "  queue",
+        "queue",
         &format!(
             "at most {bytes} and {} partitions, past which calls go alone; an entry waits {wait} \
              at most, then it is shed",
             method.max_partitions
         ),
     );
+    lines
+}
+
+/// What is said of a method, line by line.
+type Lines = Vec<(&'static str, String)>;
+
+fn add(lines: &mut Lines, name: &'static str, what: &str) {
+    lines.push((name, what.to_owned()));
 }
 
 /// What becomes of a batch that fails.
@@ -223,7 +241,7 @@ fn on_error(rules: &OnError) -> String {
 }
 
 /// How the entries are found, by names and numbers.
-fn forms(text: &mut String, plan: &Plan) {
+fn forms(text: &mut Lines, plan: &Plan) {
     let (request, batched) = (plan.request_name(), plan.batched_name());
     let number = plan.batched_field();
     if let Some(wrap) = plan.wrap() {
@@ -234,11 +252,11 @@ fn forms(text: &mut String, plan: &Plan) {
             None => format!("{batched}[] (field {number})"),
         };
         let whole = format!("each {request} as a whole -> {into} of {}", wrap.request);
-        return line(text, "  wrapped", &whole);
+        return add(text, "wrapped", &whole);
     }
-    line(
+    add(
         text,
-        "  batch form",
+        "batch form",
         &format!("{request}: field {number} ({batched}), concatenated; counted one by one"),
     );
     let Some(lift) = plan.lift() else { return };
@@ -255,9 +273,9 @@ fn forms(text: &mut String, plan: &Plan) {
         })
         .collect();
     let both = "both forms share a batch";
-    line(
+    add(
         text,
-        "  single form ",
+        "single form",
         &format!("{}: {}; {both}", lift.from, fields.join(", ")),
     );
 }
@@ -286,7 +304,7 @@ fn refused(method: &Method) -> String {
 }
 
 /// What becomes of two entries of one key.
-fn keys(text: &mut String, plan: &Plan) {
+fn keys(text: &mut Lines, plan: &Plan) {
     let name = |number: &u32| {
         let mut fields = plan.entry_fields();
         fields
@@ -299,7 +317,7 @@ fn keys(text: &mut String, plan: &Plan) {
         (false, KeyUse::Distinct) => "the second of two equal ones waits for the next batch",
         (false, KeyUse::Ignore | KeyUse::Note) => "two equal ones may share a batch, in order",
     };
-    line(text, "  key", &format!("{}; {equal}", keys.join(", ")));
+    add(text, "key", &format!("{}; {equal}", keys.join(", ")));
 }
 
 /// What is sent by itself, unchanged.
@@ -360,7 +378,7 @@ fn reply(method: &Method) -> String {
     what
 }
 
-fn required_of_reply(text: &mut String, plan: &Plan) {
+fn required_of_reply(text: &mut Lines, plan: &Plan) {
     for held in &plan.reply().require {
         let must = match held.is {
             HeldIs::Flag(flag) => flag.to_string(),
@@ -371,6 +389,6 @@ fn required_of_reply(text: &mut String, plan: &Plan) {
             "{} must be {must}, else every caller gets: {code}",
             held.name
         );
-        line(text, "  demands", &what);
+        add(text, "demands", &what);
     }
 }

@@ -5,28 +5,11 @@ use std::time::Duration;
 use super::{
     bounds::{bytes, count, span},
     fault::Found,
-    section::{Keys, Section},
+    keys_guards::GUARDS,
+    section::Section,
     units::{show_duration, show_size},
 };
 use crate::accept::Guards;
-
-const KEYS: Keys = Keys {
-    known: &[
-        "max_connections",
-        "max_streams",
-        "max_streams_total",
-        "max_header_bytes",
-        "max_headers",
-        "max_unfinished_bytes",
-        "max_control_frames",
-        "max_resets",
-        "handshake_timeout",
-        "frame_timeout",
-        "message_timeout",
-        "idle_timeout",
-    ],
-    later: &[],
-};
 
 const COUNT_MOST: u64 = 10_000_000;
 /// Less has no room for the headers that every gRPC call has.
@@ -40,7 +23,7 @@ const TIME_BOUNDS: (Duration, Duration) = (
 /// The section in `top`, or what holds without one.
 pub(super) fn read(top: &Section<'_>, found: &mut Found) -> Guards {
     let default = Guards::default();
-    let Some(section) = top.section("guards", &KEYS, found) else {
+    let Some(section) = top.section("guards", &GUARDS, found) else {
         return default;
     };
     let mut number = |key: &str, default: usize| {

@@ -18,7 +18,7 @@ use arc_swap::ArcSwap;
 use prometheus::IntCounterVec;
 
 use super::{
-    Faults, Policy, fixed,
+    Faults, Mode, Policy, fixed,
     watch::{Rest, Stamp},
 };
 
@@ -173,6 +173,32 @@ impl Live {
         }
         recent.push_back(reload.clone());
         reload
+    }
+
+    /// Puts one method of the policy in force into another mode, until the
+    /// policy is read again.
+    ///
+    /// # Errors
+    /// Why not: the policy has no such method, or it cannot be put in place.
+    pub async fn switch(&self, selector: &str, mode: Mode) -> Result<(), String> {
+        let _turn = self.turn.lock().await;
+        let mut policy = Policy::clone(&self.policy());
+        let mut methods = policy.methods.iter_mut();
+        let Some(method) = methods.find(|method| method.path[1..] == *selector) else {
+            let known: Vec<_> = policy.methods.iter().map(|m| &m.path[1..]).collect();
+            return Err(format!(
+                "method \"{selector}\": must be one of the policy's: {}",
+                known.join(", ")
+            ));
+        };
+        let before = std::mem::replace(&mut method.mode, mode).name();
+        (self.install)(&policy)?;
+        self.in_force.store(Arc::new(policy));
+        let mode = mode.name();
+        tracing::warn!(
+            "{selector}: mode {mode} in the place of {before}, until the policy is read again"
+        );
+        Ok(())
     }
 
     async fn replace(&self) -> Result<(), Vec<String>> {

@@ -27,8 +27,14 @@ pub enum OtherMetadata {
     Identity,
 }
 
-/// Equal within a batch unless the policy says otherwise: what calls are admitted by.
-const IDENTITY: [&str; 2] = ["authorization", "token"];
+/// Equal within a batch unless the policy says otherwise: what calls are
+/// admitted by, and who the proxies of a mesh say that the caller is.
+const IDENTITY: [&str; 4] = [
+    "authorization",
+    "l5d-client-id",
+    "token",
+    "x-forwarded-client-cert",
+];
 /// Stands in the lists for no key of metadata, but for the certificate of a
 /// client of a TLS listener.
 const CERTIFICATE: &str = "client_certificate";

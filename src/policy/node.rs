@@ -20,44 +20,11 @@ use http::uri::Authority;
 use super::{
     bounds::{bytes, count, span},
     fault::{Fault, Faults, Found},
+    keys::Keys,
+    keys_node::{ADDRESS, ELECTION, PEER, TLS, TOP},
     rules::{Pipeline, Runtime},
-    section::{At, Keys, Section},
+    section::{At, Section},
     tree::{self, Node},
-};
-
-const TOP: Keys = Keys {
-    known: &[
-        "version",
-        "cluster",
-        "node",
-        "data_dir",
-        "listen",
-        "admin",
-        "peer",
-        "members",
-        "election",
-        "groups",
-        "runtime",
-        "pipeline",
-        "snapshot_log_bytes",
-    ],
-    later: &[],
-};
-const PEER: Keys = Keys {
-    known: &["address", "tls"],
-    later: &[],
-};
-const ADDRESS: Keys = Keys {
-    known: &["address"],
-    later: &[],
-};
-const TLS: Keys = Keys {
-    known: &["cert", "key", "ca", "verify_clients"],
-    later: &[],
-};
-const ELECTION: Keys = Keys {
-    known: &["heartbeat", "min", "max"],
-    later: &[],
 };
 
 const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1228);
@@ -280,7 +247,7 @@ fn can_be_called(address: &str) -> bool {
 fn address<'a>(
     top: &Section<'a>,
     key: &str,
-    keys: &Keys,
+    keys: &'static Keys,
     found: &mut Found,
 ) -> (Option<SocketAddr>, Option<Section<'a>>) {
     let Some(section) = top.section(key, keys, found) else {

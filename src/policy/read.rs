@@ -1,7 +1,4 @@
-//! From the tree to the file's shape: which keys there are, and their types.
-//!
-//! Keys that the format has and this version does not are listed as such, so
-//! that they are refused and not ignored.
+//! From the tree to the file's shape, by the keys that [`super::keys`] has.
 
 use std::path::Path;
 
@@ -13,111 +10,15 @@ use super::{
         QueueFile, RetryFile, ServerTlsFile, TargetFile, UpstreamFile, WindowFile,
     },
     guards,
+    keys::{ADMIN, EMBEDDED, LIMIT, LISTEN, METADATA, SERVER_TLS, SHED, TOP, UPSTREAM},
+    keys_method::{LIFT, METHOD, ON_ERROR, QUEUE, RETRY, WINDOW},
     on_error::CODES,
     read_form::FormFile,
-    section::{At, Keys, Section},
+    section::{At, Section},
     telemetry,
     tree::{Node, Value},
 };
 use crate::{batch::Close, limit::Algorithm};
-
-const TOP: Keys = Keys {
-    known: &[
-        "version",
-        "listen",
-        "guards",
-        "health",
-        "admin",
-        "upstream",
-        "shed",
-        "metadata",
-        "telemetry",
-        "descriptors",
-        "methods",
-    ],
-    later: &[],
-};
-const LISTEN: Keys = Keys {
-    known: &["address", "unix", "tls"],
-    later: &[],
-};
-const SERVER_TLS: Keys = Keys {
-    known: &["cert", "key", "client_ca"],
-    later: &[],
-};
-const ADMIN: Keys = Keys {
-    known: &["address", "token_file"],
-    later: &[],
-};
-const UPSTREAM: Keys = Keys {
-    known: &[
-        "embedded",
-        "endpoints",
-        "tls",
-        "limit",
-        "batch_timeout",
-        "leader_hint",
-    ],
-    later: &[],
-};
-const EMBEDDED: Keys = Keys {
-    known: &["data_dir", "groups", "runtime", "pipeline", "log_max"],
-    later: &[],
-};
-const LIMIT: Keys = Keys {
-    known: &["algorithm", "min", "max"],
-    later: &[],
-};
-const SHED: Keys = Keys {
-    known: &["status", "pushback"],
-    later: &[],
-};
-const METADATA: Keys = Keys {
-    known: &["identity", "ignore", "other"],
-    later: &[],
-};
-const METHOD: Keys = Keys {
-    known: &[
-        "selector",
-        "mode",
-        "batched_field",
-        "lift",
-        "discriminator_fields",
-        "entry_key",
-        "on_duplicate_key",
-        "require",
-        "unbatchable_if",
-        "reply",
-        "on_error",
-        "window",
-        "queue",
-        "max_message_bytes",
-        "max_field_bytes",
-        "call",
-        "wrap",
-    ],
-    later: &[],
-};
-const LIFT: Keys = Keys {
-    known: &["from", "fields"],
-    later: &[],
-};
-const ON_ERROR: Keys = Keys {
-    known: &["atomic", "bisect", "retry"],
-    later: &[],
-};
-const RETRY: Keys = Keys {
-    known: &["attempts", "on", "idempotent", "backoff"],
-    later: &[],
-};
-const WINDOW: Keys = Keys {
-    known: &["max_entries", "max_bytes", "linger", "close"],
-    later: &[],
-};
-const QUEUE: Keys = Keys {
-    known: &["max_wait", "max_bytes", "max_partitions"],
-    later: &[],
-};
 
 impl File {
     /// Reads the shape; what is missing or of the wrong type is in `found`. Files
@@ -319,13 +220,8 @@ fn methods(top: &Section<'_>, found: &mut Found) -> Vec<MethodFile> {
 }
 
 fn method(node: &Node, path: &str, found: &mut Found) -> Option<MethodFile> {
-    use super::Mode::{Enforce, Off};
     let method = Section::open(node, path, &METHOD, found)?;
-    let modes = [
-        ("enforce", Some(Enforce)),
-        ("off", Some(Off)),
-        ("observe", None),
-    ];
+    let modes = super::Mode::ALL.map(|(name, mode)| (name, Some(mode)));
     let mode = method.choice("mode", &modes, found);
     let on_error = method.section("on_error", &ON_ERROR, found);
     let window = method.section("window", &WINDOW, found);

@@ -3,30 +3,12 @@
 
 use super::{
     fault::Found,
-    section::{At, Keys, Section},
+    keys_method::{CONDITION, HELD, REPLY},
+    section::{At, Section},
     tree::{Node, Value},
     units,
 };
 use crate::wire::{HeldIs, Is, KeyUse};
-
-const CONDITION: Keys = Keys {
-    known: &["field", "is"],
-    later: &[],
-};
-const REPLY: Keys = Keys {
-    known: &[
-        "subresponse_field",
-        "unwrap",
-        "fill",
-        "status_field",
-        "require",
-    ],
-    later: &[],
-};
-const HELD: Keys = Keys {
-    known: &["field", "is", "else"],
-    later: &[],
-};
 
 /// The gRPC codes that a policy may give, by name and number.
 const CODES: [(&str, Option<i32>); 8] = [

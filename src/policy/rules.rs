@@ -148,8 +148,33 @@ pub enum ShedStatus {
 pub enum Mode {
     /// It does.
     Enforce,
+    /// It is forwarded, and looked at for what batches there would be.
+    Observe,
     /// It is forwarded as if it were not listed.
     Off,
+}
+
+impl Mode {
+    /// All of them, by the names that they have in a policy.
+    pub const ALL: [(&'static str, Self); 3] = [
+        ("enforce", Self::Enforce),
+        ("observe", Self::Observe),
+        ("off", Self::Off),
+    ];
+
+    /// The mode of this name.
+    #[must_use]
+    pub fn of_name(name: &str) -> Option<Self> {
+        let named = Self::ALL.iter().find(|(known, _)| *known == name);
+        named.map(|(_, mode)| *mode)
+    }
+
+    /// Its name in a policy.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        let named = Self::ALL.iter().find(|(_, mode)| *mode == self);
+        named.expect("every mode has a name").0
+    }
 }
 
 /// One method that has a batch form.

@@ -1,13 +1,14 @@
 //! Reads typed values out of one YAML map, noting every fault on the way.
 //!
-//! A key is known, or known to come later, or unknown: the second is refused
-//! in so many words, since a rule that is silently not kept is worse than a
-//! file that does not load; the third gets the nearest right name.
+//! A key that the table ([`super::keys`]) does not have is refused with the
+//! nearest right name, since a rule that is silently not kept is worse than a
+//! file that does not load.
 
 use std::time::Duration;
 
 use super::{
     fault::{Found, Position, nearest},
+    keys::{Keys, Takes},
     tree::{Key, Node, Value},
     units,
 };
@@ -19,26 +20,25 @@ pub(super) struct At<T> {
     pub(super) at: Position,
 }
 
-/// The keys that a map may have.
-pub(super) struct Keys {
-    /// Those that are read.
-    pub(super) known: &'static [&'static str],
-    /// Those that the format has and this version does not.
-    pub(super) later: &'static [&'static str],
-}
-
 /// One map of the file.
 pub(super) struct Section<'a> {
     pub(super) path: String,
     pub(super) at: Position,
     entries: &'a [(Key, Node)],
+    keys: &'static Keys,
 }
 
 impl<'a> Section<'a> {
     /// `node` as a map with no other keys than `keys`; `path` is how faults name it.
-    pub(super) fn open(node: &'a Node, path: &str, keys: &Keys, found: &mut Found) -> Option<Self> {
+    pub(super) fn open(
+        node: &'a Node,
+        path: &str,
+        keys: &'static Keys,
+        found: &mut Found,
+    ) -> Option<Self> {
         let Value::Map(entries) = &node.value else {
-            let what = format!("must be a map with the keys {}", keys.known.join(", "));
+            let names: Vec<_> = keys.names().collect();
+            let what = format!("must be a map with the keys {}", names.join(", "));
             return found.add(
                 node.at,
                 prefixed(path, &format!("{}: {what}", node.value.kind())),
@@ -48,18 +48,15 @@ impl<'a> Section<'a> {
             path: path.to_owned(),
             at: node.at,
             entries,
+            keys,
         };
         for (key, _) in entries {
             if found.is_full() {
                 break; // finding the nearest name costs time, which a hostile file must not have
             }
             let name = key.name.as_str();
-            if keys.later.contains(&name) {
-                let what = "not supported yet; leave the key out";
-                found.add::<()>(key.at, format!("{}: {what}", section.path_of(name)));
-            } else if !keys.known.contains(&name) {
-                let known = keys.known.iter().chain(keys.later).copied();
-                let what = format!("unknown key{}", nearest(name, known));
+            if !keys.names().any(|known| known == name) {
+                let what = format!("unknown key{}", nearest(name, keys.names()));
                 found.add::<()>(key.at, format!("{}: {what}", section.path_of(name)));
             }
         }
@@ -74,6 +71,25 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// Holds the reader to the table: it asks for a key that is there, and for
+    /// a value of that kind.
+    fn asks(&self, key: &str, wanted: impl Fn(&Takes) -> bool) {
+        #[cfg(test)]
+        ASKED.with_borrow_mut(|asked| {
+            asked.insert((std::ptr::from_ref(self.keys).addr(), key.to_owned()))
+        });
+        if cfg!(debug_assertions) {
+            let known = self.keys.known.iter().find(|known| known.name == key);
+            let takes = known.map(|known| &known.takes);
+            let is = takes.is_some_and(|takes| takes.may_be(&wanted));
+            assert!(
+                is,
+                "{}: is read as another kind than keys.rs has it: {takes:?}",
+                self.path_of(key)
+            );
+        }
+    }
+
     /// The node of `key`, if the map has it.
     pub(super) fn node(&self, key: &str) -> Option<&'a Node> {
         self.entries
@@ -83,7 +99,16 @@ impl<'a> Section<'a> {
     }
 
     /// The map under `key`.
-    pub(super) fn section(&self, key: &str, keys: &Keys, found: &mut Found) -> Option<Self> {
+    pub(super) fn section(
+        &self,
+        key: &str,
+        keys: &'static Keys,
+        found: &mut Found,
+    ) -> Option<Self> {
+        self.asks(
+            key,
+            |takes| matches!(takes, Takes::Map(of) if std::ptr::eq(*of, keys)),
+        );
         Self::open(self.node(key)?, &self.path_of(key), keys, found)
     }
 
@@ -120,11 +145,13 @@ impl<'a> Section<'a> {
 
     /// Text.
     pub(super) fn text(&self, key: &str, found: &mut Found) -> Option<At<String>> {
+        self.asks(key, |takes| matches!(takes, Takes::Text | Takes::OneOf(_)));
         self.read(key, "text; put it in quotes", found, text)
     }
 
     /// A whole number.
     pub(super) fn count(&self, key: &str, found: &mut Found) -> Option<At<u64>> {
+        self.asks(key, |takes| matches!(takes, Takes::Count | Takes::Version));
         self.read(
             key,
             "a whole number, such as 500",
@@ -138,6 +165,7 @@ impl<'a> Section<'a> {
 
     /// `true` or `false`.
     pub(super) fn flag(&self, key: &str, found: &mut Found) -> Option<At<bool>> {
+        self.asks(key, |takes| matches!(takes, Takes::Flag));
         self.read(key, "true or false", found, |value| match value {
             Value::Flag(flag) => Some(*flag),
             _ => None,
@@ -146,6 +174,7 @@ impl<'a> Section<'a> {
 
     /// A number of bytes.
     pub(super) fn size(&self, key: &str, found: &mut Found) -> Option<At<u64>> {
+        self.asks(key, |takes| matches!(takes, Takes::Size));
         self.read(
             key,
             "a size with its unit, such as 64KiB or 1MiB",
@@ -156,6 +185,7 @@ impl<'a> Section<'a> {
 
     /// A span of time.
     pub(super) fn duration(&self, key: &str, found: &mut Found) -> Option<At<Duration>> {
+        self.asks(key, |takes| matches!(takes, Takes::Duration));
         self.read(
             key,
             "a duration with its unit, such as 500us, 2ms or 10s",
@@ -171,6 +201,10 @@ impl<'a> Section<'a> {
         table: &[(&str, Option<T>)],
         found: &mut Found,
     ) -> Option<At<T>> {
+        self.asks(
+            key,
+            |takes| matches!(takes, Takes::OneOf(names) if same(names, table)),
+        );
         let name = self.text(key, found)?;
         let path = self.path_of(key);
         let names = || table.iter().map(|(name, _)| *name);
@@ -201,6 +235,9 @@ impl<'a> Section<'a> {
 
     /// A list of text.
     pub(super) fn texts(&self, key: &str, found: &mut Found) -> Option<Vec<At<String>>> {
+        self.asks(key, |takes| {
+            matches!(takes, Takes::Texts | Takes::SomeOf(_))
+        });
         let list = self.list(key, found)?;
         let mut texts = Vec::with_capacity(list.len());
         for (i, node) in list.iter().enumerate() {
@@ -217,6 +254,9 @@ impl<'a> Section<'a> {
 
     /// A list.
     pub(super) fn list(&self, key: &str, found: &mut Found) -> Option<&'a [Node]> {
+        self.asks(key, |takes| {
+            matches!(takes, Takes::Maps(_) | Takes::Texts | Takes::SomeOf(_))
+        });
         let node = self.node(key)?;
         match &node.value {
             Value::List(list) => Some(list),
@@ -234,6 +274,10 @@ impl<'a> Section<'a> {
         table: &[(&str, Option<T>)],
         found: &mut Found,
     ) -> Vec<At<T>> {
+        self.asks(
+            key,
+            |takes| matches!(takes, Takes::SomeOf(names) if same(names, table)),
+        );
         let mut chosen = Vec::new();
         for (i, name) in self.texts(key, found).into_iter().flatten().enumerate() {
             let known = table.iter().find(|(known, _)| *known == name.value);
@@ -261,6 +305,7 @@ impl<'a> Section<'a> {
         key: &str,
         found: &mut Found,
     ) -> Option<Vec<(At<String>, At<String>)>> {
+        self.asks(key, |takes| matches!(takes, Takes::Pairs | Takes::Sizes));
         let node = self.node(key)?;
         let Value::Map(entries) = &node.value else {
             let what = format!("{}: must be a map of names", node.value.kind());
@@ -285,6 +330,11 @@ impl<'a> Section<'a> {
     }
 }
 
+/// Whether a table that is read by has these names and no others.
+fn same<T>(names: &[&str], table: &[(&str, T)]) -> bool {
+    names.len() == table.len() && table.iter().all(|(name, _)| names.contains(name))
+}
+
 fn text(value: &Value) -> Option<String> {
     match value {
         Value::Text(text) => Some(text.clone()),
@@ -297,4 +347,18 @@ fn prefixed(path: &str, what: &str) -> String {
         true => what.to_owned(),
         false => format!("{path}: {what}"),
     }
+}
+
+#[cfg(test)]
+thread_local! {
+    /// Which keys a test's thread has asked for, of which table.
+    static ASKED: std::cell::RefCell<std::collections::BTreeSet<(usize, String)>> =
+        std::cell::RefCell::default();
+}
+
+/// Whether a test's thread has asked for `key` of `keys`.
+#[cfg(test)]
+pub(super) fn was_asked(keys: &'static Keys, key: &str) -> bool {
+    let keys = std::ptr::from_ref(keys).addr();
+    ASKED.with_borrow(|asked| asked.contains(&(keys, key.to_owned())))
 }

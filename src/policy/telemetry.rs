@@ -5,14 +5,10 @@ use std::{num::NonZeroU32, path::Path, time::Duration};
 use super::{
     bounds::{count, span},
     fault::Found,
-    section::{Keys, Section},
+    keys::TELEMETRY,
+    section::Section,
     traces::{self, TracesTo},
     units::show_duration,
-};
-
-const KEYS: Keys = Keys {
-    known: &["explain", "slow_batch", "access_log", "traces"],
-    later: &[],
 };
 
 /// Ten times what a healthy synced write takes on a spinning disk.
@@ -48,7 +44,7 @@ impl Default for Telemetry {
 /// The section in `top`, or what holds without one.
 pub(super) fn read(top: &Section<'_>, folder: &Path, found: &mut Found) -> Telemetry {
     let default = Telemetry::default();
-    let Some(section) = top.section("telemetry", &KEYS, found) else {
+    let Some(section) = top.section("telemetry", &TELEMETRY, found) else {
         return default;
     };
     let explain = section.flag("explain", found);

@@ -15,16 +15,13 @@ use http::{HeaderName, HeaderValue, Uri};
 use super::{
     client_tls,
     fault::Found,
+    keys::TRACES,
     secret::Secret,
-    section::{At, Keys, Section},
+    section::{At, Section},
     telemetry::one_in,
 };
 use crate::transport::ClientFiles;
 
-const KEYS: Keys = Keys {
-    known: &["endpoint", "tls", "header_files", "one_in"],
-    later: &[],
-};
 /// Shown where none is given or one is wrong.
 const EXAMPLE: &str = "https://collector.example:4317";
 
@@ -63,7 +60,7 @@ impl TracesTo {
 
 /// The section in `telemetry`, if it has one.
 pub(super) fn read(telemetry: &Section<'_>, folder: &Path, found: &mut Found) -> Option<TracesTo> {
-    let traces = telemetry.section("traces", &KEYS, found)?;
+    let traces = telemetry.section("traces", &TRACES, found)?;
     let one_in = one_in(&traces, "one_in", found);
     let tls = client_tls::check(client_tls::read(&traces, found), folder, found);
     let headers = headers(&traces, folder, found);

@@ -5,7 +5,8 @@
 
 use std::time::Duration;
 
-const SIZES: [(&str, u64); 7] = [
+/// The units of sizes, in bytes.
+pub(super) const SIZES: [(&str, u64); 7] = [
     ("B", 1),
     ("kB", 1_000),
     ("KiB", 1 << 10),
@@ -15,7 +16,8 @@ const SIZES: [(&str, u64); 7] = [
     ("GiB", 1 << 30),
 ];
 
-const SPANS: [(&str, u64); 6] = [
+/// The units of durations, in nanoseconds.
+pub(super) const SPANS: [(&str, u64); 6] = [
     ("ns", 1),
     ("us", 1_000),
     ("ms", 1_000_000),

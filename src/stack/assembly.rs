@@ -7,7 +7,7 @@
 //! waits, so no bound is exceeded while the windows of an old policy drain.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     num::NonZeroU32,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -19,13 +19,19 @@ use tower::ServiceBuilder;
 
 use super::{StackError, readiness::Readiness, upstreams::Lines};
 use crate::{
-    accept::{CallRules, Door, DoorMethod, MethodRules, Spread, route::Router, status::ShedAnswer},
+    accept::{
+        CallRules, Door, DoorMethod, MethodRules, ObservedMethod, Observer, Spread, route::Router,
+        status::ShedAnswer,
+    },
     batch::{BatchLayer, Batcher, Queue},
     forward::{Forward, Forwarder},
     health,
-    limit::{LimitLayer, LimitView},
+    limit::{Algorithm, LimitLayer, LimitView},
     policy::{self, Health, Method, Mode, Policy, ShedStatus, TracesTo},
-    telemetry::{AccessLog, LimitMetrics, MethodMetrics, Metrics, Notes, Recent, Traces},
+    telemetry::{
+        AccessLog, LimitMetrics, MethodMetrics, Metrics, Notes, ObservedCounts, ObservedMetrics,
+        Recent, Traces,
+    },
     upstream::{AgainLayer, ByStatus, Call, NotedLayer},
     wire::KeyUse,
 };
@@ -92,12 +98,13 @@ impl Assembly {
     /// The door of `policy`. Nothing changes for anyone until calls are
     /// answered by it, but for the limit, which all doors share.
     pub(super) fn door(&self, policy: &Policy) -> Result<Door<Batched>, StackError> {
-        let methods = enforced(policy);
+        let methods = in_mode(policy, Mode::Enforce);
+        let observed = in_mode(policy, Mode::Observe);
         let counted = self.counted.methods(&methods)?;
         let (Lines { services, keys }, forward) = (self.upstreams)(policy)?;
         let on_error = methods.iter().map(|method| method.on_error.clone());
         let again = AgainLayer::new(on_error.collect(), policy.batch_timeout, self.again.clone());
-        let rules = Arc::new(call_rules(policy, &counted));
+        let rules = Arc::new(call_rules(policy, &methods, &counted));
         let traces = self.traces(policy)?;
         let traced = traces.is_some();
         let paths: Arc<[String]> = methods.iter().map(|method| method.path.clone()).collect();
@@ -129,8 +136,9 @@ impl Assembly {
         self.recent.slower_than(policy.telemetry.slow_batch);
         // In front of all: finds each call's group, splits a call of several.
         let batched = Spread::new(batched.collect(), keys);
+        let looked_at = observed.iter().map(|method| &*method.path);
         Ok(Door {
-            router: router(&methods),
+            router: router(&methods).observing(looked_at),
             methods: door_methods(&methods, &counted),
             metadata: policy.metadata.clone(),
             shed: shed_answer(policy.shed),
@@ -138,6 +146,7 @@ impl Assembly {
             traced,
             notes: self.notes.clone(),
             access: policy.telemetry.access_log.map(AccessLog::one_in),
+            observer: self.observer(policy, &observed)?,
             batched,
             forward: Forwarder::new(forward, self.forwarded.clone()),
             health: (policy.health == Health::Own).then(|| {
@@ -145,6 +154,37 @@ impl Assembly {
                 Forwarder::new(own, self.forwarded.clone())
             }),
         })
+    }
+
+    /// What looks at the calls of `methods`, if there are any.
+    fn observer(
+        &self,
+        policy: &Policy,
+        methods: &[&Method],
+    ) -> Result<Option<Arc<Observer>>, StackError> {
+        if methods.is_empty() {
+            return Ok(None);
+        }
+        let counted = self.counted.observed(methods)?;
+        let observed = methods.iter().zip(counted);
+        let observed = observed.map(|(method, metrics)| ObservedMethod {
+            plan: Arc::clone(&method.plan),
+            max_message_bytes: method.max_message_bytes,
+            metrics,
+        });
+        let rules = call_rules(policy, methods, &self.counted.methods(methods)?);
+        let fixed = policy.limit.algorithm == Algorithm::Fixed;
+        Ok(Some(Observer::start(
+            observed.collect(),
+            rules,
+            policy.metadata.clone(),
+            fixed.then_some(policy.limit.max as usize),
+        )))
+    }
+
+    /// What was counted of the calls of `path`.
+    pub(super) fn seen(&self, path: &str) -> Seen {
+        self.counted.seen(path)
     }
 
     /// What sends the spans that `policy` asks for: the same as before, where
@@ -205,6 +245,15 @@ impl Assembly {
 pub(super) struct Counted {
     metrics: Metrics,
     methods: Mutex<HashMap<String, Arc<MethodMetrics>>>,
+    observed: Mutex<HashMap<String, Arc<ObservedMetrics>>>,
+}
+
+/// What was counted of a method's calls that `/plan` shows.
+pub(super) struct Seen {
+    /// Entries that went alone, by reason.
+    pub(super) alone: BTreeMap<String, u64>,
+    /// What would have become of its calls, where it was ever observed.
+    pub(super) observed: Option<ObservedCounts>,
 }
 
 impl Counted {
@@ -212,6 +261,7 @@ impl Counted {
         Self {
             metrics,
             methods: Mutex::default(),
+            observed: Mutex::default(),
         }
     }
 
@@ -220,16 +270,21 @@ impl Counted {
         &self,
         methods: &[&Method],
     ) -> Result<Vec<Arc<MethodMetrics>>, StackError> {
-        let mut known = lock(&self.methods);
-        let mut counted = Vec::with_capacity(methods.len());
-        for method in methods {
-            if !known.contains_key(&method.path) {
-                let registered = Arc::new(self.metrics.method(&method.path)?);
-                known.insert(method.path.clone(), registered);
-            }
-            counted.push(Arc::clone(&known[&method.path]));
+        kept(&self.methods, methods, |path| self.metrics.method(path))
+    }
+
+    /// The counters of `methods` as observed ones, in their order.
+    fn observed(&self, methods: &[&Method]) -> Result<Vec<Arc<ObservedMetrics>>, StackError> {
+        kept(&self.observed, methods, |path| self.metrics.observed(path))
+    }
+
+    fn seen(&self, path: &str) -> Seen {
+        let counted = lock(&self.methods).get(path).cloned();
+        let observed = lock(&self.observed).get(path).cloned();
+        Seen {
+            alone: counted.map(|counted| counted.alone()).unwrap_or_default(),
+            observed: observed.map(|observed| observed.counts()),
         }
-        Ok(counted)
     }
 
     fn ghosts(&self) -> u64 {
@@ -250,12 +305,28 @@ pub(super) fn own_health(readiness: &Arc<Readiness>, methods: &[&Method]) -> For
     Forward::Local(Box::new(routes))
 }
 
-/// The methods that batch, in the policy's order.
-pub(super) fn enforced(policy: &Policy) -> Vec<&Method> {
+/// The counters of `methods`, of which each is registered once.
+fn kept<C>(
+    known: &Mutex<HashMap<String, Arc<C>>>,
+    methods: &[&Method],
+    register: impl Fn(&str) -> prometheus::Result<C>,
+) -> Result<Vec<Arc<C>>, StackError> {
+    let mut known = lock(known);
+    let mut counted = Vec::with_capacity(methods.len());
+    for method in methods {
+        if !known.contains_key(&method.path) {
+            let registered = Arc::new(register(&method.path)?);
+            known.insert(method.path.clone(), registered);
+        }
+        counted.push(Arc::clone(&known[&method.path]));
+    }
+    Ok(counted)
+}
+
+/// The methods of one mode, in the policy's order.
+pub(super) fn in_mode(policy: &Policy, mode: Mode) -> Vec<&Method> {
     let methods = policy.methods.iter();
-    methods
-        .filter(|method| method.mode == Mode::Enforce)
-        .collect()
+    methods.filter(|method| method.mode == mode).collect()
 }
 
 pub(super) fn router(methods: &[&Method]) -> Router {
@@ -263,9 +334,13 @@ pub(super) fn router(methods: &[&Method]) -> Router {
     Router::new(methods.map(|(index, method)| (&*method.path, index)))
 }
 
-pub(super) fn call_rules(policy: &Policy, counted: &[Arc<MethodMetrics>]) -> CallRules {
-    let rules = enforced(policy)
-        .into_iter()
+pub(super) fn call_rules(
+    policy: &Policy,
+    methods: &[&Method],
+    counted: &[Arc<MethodMetrics>],
+) -> CallRules {
+    let rules = methods
+        .iter()
         .zip(counted)
         .map(|(method, metrics)| MethodRules {
             window: method.window,

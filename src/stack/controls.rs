@@ -9,12 +9,12 @@ use tokio::sync::Notify;
 
 use super::{
     Sidecar, Stack, StackError,
-    assembly::{Assembly, Batched},
+    assembly::{Assembly, Batched, Seen},
 };
 use crate::{
     accept::{Door, Guards},
-    policy::{self, Cause, Live, Policy, Source},
-    telemetry::{Controls, Metrics},
+    policy::{self, Cause, Live, Mode, Policy, Source},
+    telemetry::{Controls, MethodPlan, Metrics},
 };
 
 impl Sidecar {
@@ -51,9 +51,10 @@ impl Sidecar {
 
 impl Stack {
     /// What the admin pages may see and do.
-    pub(super) fn controls(&self, live: Arc<Live>) -> Arc<dyn Controls> {
+    pub(super) fn controls(&self, sidecar: &Sidecar) -> Arc<dyn Controls> {
         Arc::new(LiveControls {
-            live,
+            live: Arc::clone(&sidecar.live),
+            assembly: Arc::clone(&sidecar.assembly),
             drain_asked: Arc::clone(&self.drain_asked),
         })
     }
@@ -61,6 +62,7 @@ impl Stack {
 
 struct LiveControls {
     live: Arc<Live>,
+    assembly: Arc<Assembly>,
     drain_asked: Arc<Notify>,
 }
 
@@ -69,6 +71,37 @@ impl Controls for LiveControls {
         serde_json::json!({
             "policy": policy::describe(&self.live.policy()),
             "reloads": self.live.recent(),
+        })
+    }
+
+    fn plans(&self) -> Vec<MethodPlan> {
+        let policy = self.live.policy();
+        let methods = policy.methods.iter().map(|method| {
+            let Seen { alone, observed } = self.assembly.seen(&method.path);
+            MethodPlan {
+                method: method.path[1..].to_owned(),
+                mode: method.mode.name(),
+                plan: policy::plan(&policy, method),
+                alone,
+                observed,
+            }
+        });
+        methods.collect()
+    }
+
+    fn switch(&self, selector: String, mode: String) -> BoxFuture<'static, Result<(), String>> {
+        let live = Arc::clone(&self.live);
+        Box::pin(async move {
+            let Some(mode) = Mode::of_name(&mode) else {
+                let names = Mode::ALL.map(|(name, _)| name);
+                return Err(format!(
+                    "mode \"{mode}\": must be one of {}",
+                    names.join(", ")
+                ));
+            };
+            let switch = tokio::spawn(async move { live.switch(&selector, mode).await });
+            let switched = switch.await;
+            switched.unwrap_or_else(|error| Err(format!("the switch failed: {error}")))
         })
     }
 

@@ -6,12 +6,12 @@ use std::{sync::Arc, time::Duration};
 use tonic::service::Routes;
 use tower::util::BoxCloneSyncService;
 
-use super::{Batches, StackError, assembly::enforced};
+use super::{Batches, StackError, assembly::in_mode};
 use crate::{
     accept::GroupKey,
     forward::Forward,
     meta::MetaService,
-    policy::{Method, Policy, Upstream},
+    policy::{Method, Mode, Policy, Upstream},
     proto::{
         meta::meta_service_service_server::MetaServiceServiceServer,
         mqtt::mqtt_service_server::MqttServiceServer,
@@ -42,7 +42,7 @@ pub(super) fn of(
     groups: Option<&Groups>,
     kept: Option<&(RemoteClient, Option<Led>)>,
 ) -> Result<(Lines, Forward), StackError> {
-    let methods = enforced(policy);
+    let methods = in_mode(policy, Mode::Enforce);
     match (groups, &policy.upstream) {
         (Some(groups), _) => embedded(groups, &methods, policy.batch_timeout),
         (None, Upstream::Remote { endpoints, tls }) => {

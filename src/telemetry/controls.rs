@@ -1,5 +1,5 @@
 //! The admin pages that show the policy and change what ferry does: `/policy`,
-//! `POST /reload`, `/drain` and `/log-level`.
+//! `/plan`, `POST /reload`, `/drain`, `/log-level` and `/mode`.
 //!
 //! Whoever may change something must stand on this machine or know the token,
 //! and a browser that some other page has sent stands nowhere: it names the
@@ -20,12 +20,23 @@ use axum::{
 };
 use futures_util::future::BoxFuture;
 
-use super::log;
+use super::{
+    log,
+    plan::{self, MethodPlan},
+};
 
 /// What the admin pages may see and do of a sidecar.
 pub trait Controls: Send + Sync + 'static {
     /// The policy in force and what became of the last reloads.
     fn policy(&self) -> serde_json::Value;
+
+    /// What the policy in force does with each of its methods, and what was
+    /// counted of that.
+    fn plans(&self) -> Vec<MethodPlan>;
+
+    /// Puts a method into the mode of that name until the policy is read
+    /// again; the answer is why not.
+    fn switch(&self, selector: String, mode: String) -> BoxFuture<'static, Result<(), String>>;
 
     /// Whether `told` is the token of those who are not on this machine.
     fn is_token(&self, told: &[u8]) -> bool;
@@ -38,7 +49,7 @@ pub trait Controls: Send + Sync + 'static {
     fn drain(&self);
 }
 
-type Shared = Arc<dyn Controls>;
+pub(super) type Shared = Arc<dyn Controls>;
 
 /// Whether what a caller has brought is the token.
 pub(super) type IsToken = Arc<dyn Fn(&[u8]) -> bool + Send + Sync>;
@@ -49,9 +60,11 @@ pub(super) fn pages(controls: Shared, is_token: IsToken) -> Router {
         .route("/reload", post(reload))
         .route("/drain", post(drain))
         .route("/log-level", post(log_level))
+        .route("/mode", post(mode))
         .with_state(Arc::clone(&controls));
     Router::new()
         .route("/policy", get(policy))
+        .route("/plan", get(plan::plan))
         .with_state(controls)
         .merge(guarded(changing, is_token))
 }
@@ -78,6 +91,19 @@ async fn reload(State(controls): State<Shared>) -> Response {
 async fn drain(State(controls): State<Shared>) -> &'static str {
     controls.drain();
     "draining\n"
+}
+
+/// `package.Service/Method off`
+async fn mode(State(controls): State<Shared>, told: String) -> Response {
+    let mut words = told.split_whitespace();
+    let (Some(selector), Some(mode), None) = (words.next(), words.next(), words.next()) else {
+        let what = "must be a method and its mode, such as: package.Service/Method off\n";
+        return (StatusCode::UNPROCESSABLE_ENTITY, what).into_response();
+    };
+    match controls.switch(selector.to_owned(), mode.to_owned()).await {
+        Ok(()) => format!("{selector}: {mode}, until the policy is read again\n").into_response(),
+        Err(why) => (StatusCode::UNPROCESSABLE_ENTITY, format!("{why}\n")).into_response(),
+    }
 }
 
 async fn log_level(filter: String) -> Response {

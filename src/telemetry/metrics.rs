@@ -3,14 +3,14 @@
 //! Histograms of entries are filled in a local buffer and flushed once a
 //! batch, so an entry costs a plain addition and no shared cache line.
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use prometheus::{
     Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
     core::Collector, exponential_buckets,
 };
 
-use super::{Recent, Refusals, names};
+use super::{Recent, Refusals, names, observed::by_label};
 use crate::{
     batch::{Answering, BatchError, ClosedBy, Queue, Sealing, ShedReason},
     limit::LimitView,
@@ -261,7 +261,10 @@ impl Metrics {
         self.keep(IntCounterVec::new(opts, &["result"])?)
     }
 
-    fn keep<C: Collector + Clone + 'static>(&self, collector: C) -> prometheus::Result<C> {
+    pub(super) fn keep<C: Collector + Clone + 'static>(
+        &self,
+        collector: C,
+    ) -> prometheus::Result<C> {
         self.registry.register(Box::new(collector.clone()))?;
         Ok(collector)
     }
@@ -273,7 +276,7 @@ fn seconds() -> prometheus::Result<Vec<f64>> {
 }
 
 /// Powers of two from `first`, sixteen of them.
-fn sizes(first: f64) -> prometheus::Result<Vec<f64>> {
+pub(super) fn sizes(first: f64) -> prometheus::Result<Vec<f64>> {
     exponential_buckets(first, 2.0, 16)
 }
 
@@ -288,6 +291,12 @@ impl MethodMetrics {
     pub fn on_alone(&self, reason: &str, entries: u32) {
         let alone = self.alone.with_label_values(&[reason]);
         alone.inc_by(u64::from(entries));
+    }
+
+    /// Entries that went alone so far, by reason.
+    #[must_use]
+    pub fn alone(&self) -> BTreeMap<String, u64> {
+        by_label(&self.alone)
     }
 
     /// A window was sealed.

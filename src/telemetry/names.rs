@@ -9,6 +9,17 @@ pub const ENTRIES_SHED: &str = "ferry_entries_shed_total";
 pub const ENTRIES_CANCELLED: &str = "ferry_entries_cancelled_total";
 /// Entries that could share no batch and went alone, by `method` and `reason`.
 pub const ENTRIES_ALONE: &str = "ferry_entries_alone_total";
+/// Calls of observed methods, by `method` and `verdict`: batched, alone,
+/// refused, expired, unseen.
+pub const OBSERVED_CALLS: &str = "ferry_observed_calls_total";
+/// Entries that would have gone alone, by `method` and `reason`.
+pub const OBSERVED_ALONE: &str = "ferry_observed_alone_total";
+/// Batches that would have left, by what would have closed their window.
+pub const OBSERVED_BATCHES: &str = "ferry_observed_batches_total";
+/// Entries a batch that would have left.
+pub const OBSERVED_BATCH_ENTRIES: &str = "ferry_observed_batch_entries";
+/// Calls that the upstream would not have got.
+pub const OBSERVED_CALLS_SAVED: &str = "ferry_observed_calls_saved_total";
 /// Entries proposed although their caller had already left.
 pub const GHOSTS: &str = "ferry_ghosts_total";
 /// Entries whose caller left after they were proposed.
@@ -75,6 +86,11 @@ pub const ALL: &[&str] = &[
     ENTRIES_SHED,
     ENTRIES_CANCELLED,
     ENTRIES_ALONE,
+    OBSERVED_CALLS,
+    OBSERVED_ALONE,
+    OBSERVED_BATCHES,
+    OBSERVED_BATCH_ENTRIES,
+    OBSERVED_CALLS_SAVED,
     GHOSTS,
     ENTRIES_ABANDONED,
     BATCHES,

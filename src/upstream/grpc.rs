@@ -208,7 +208,7 @@ fn finish(mut status: Status, body: Option<Bytes>) -> Result<Bytes, Status> {
     }
     match frame::unary(&body.unwrap_or_default()) {
         Ok(Unary::Message(message)) => Ok(message),
-        Ok(Unary::Compressed) => Err(Status::internal(
+        Ok(Unary::Compressed(_)) => Err(Status::internal(
             "the upstream compressed its reply, which was not offered",
         )),
         Err(error) => Err(Status::internal(format!("the upstream's reply: {error}"))),

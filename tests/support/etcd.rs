@@ -74,11 +74,19 @@ impl Etcd {
 
     /// `ferry proxy` with the shipped policy, in front of this one.
     pub(crate) async fn sidecar(&self) -> Sidecar {
+        self.sidecar_with(&[]).await
+    }
+
+    /// The same with each of these texts, which the policy has once, replaced.
+    pub(crate) async fn sidecar_with(&self, changes: &[(&str, &str)]) -> Sidecar {
         let path = crate::support::root().join(POLICY);
-        let policy = std::fs::read_to_string(path).expect("the policy is shipped");
-        let own = policy.replace(USUAL, &format!("http://{}", self.address));
-        assert_ne!(own, policy, "the policy names {USUAL}");
-        Sidecar::with_policy(&own).await
+        let mut policy = std::fs::read_to_string(path).expect("the policy is shipped");
+        let address = format!("http://{}", self.address);
+        for (from, to) in [&[(USUAL, &*address)], changes].concat() {
+            assert_eq!(policy.matches(from).count(), 1, "{from} in the policy");
+            policy = policy.replace(from, to);
+        }
+        Sidecar::with_policy(&policy).await
     }
 
     /// What is under `key`, asked of etcd itself.

@@ -46,6 +46,8 @@ pub(crate) struct Seen {
     pub(crate) headers: HeaderMap,
     /// The client ids of its entries, in order.
     pub(crate) clients: Vec<String>,
+    /// As it came, frame and all.
+    pub(crate) body: Bytes,
 }
 
 /// A running upstream.
@@ -244,7 +246,8 @@ async fn serve(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Body
 async fn create(shared: Arc<Shared>, headers: HeaderMap, body: Incoming) -> Response<Body> {
     let mut leaving = Leaving(Some(Arc::clone(&shared)));
     let body = body.collect().await.expect("ferry sends whole batches");
-    let [message] = &messages(body.to_bytes())[..] else {
+    let body = body.to_bytes();
+    let [message] = &messages(body.clone())[..] else {
         panic!("a batch is one message");
     };
     let request = CreateSessionRequest::decode(&message[..]).expect("a batch is well-formed");
@@ -252,6 +255,7 @@ async fn create(shared: Arc<Shared>, headers: HeaderMap, body: Incoming) -> Resp
     lock(&shared.batches).push(Seen {
         headers,
         clients: clients.collect(),
+        body,
     });
     let answer = shared.answers.acquire().await.expect("never closed");
     answer.forget();

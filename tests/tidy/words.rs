@@ -39,12 +39,13 @@ const MACHINE_PATHS: [&str; 5] = [
 
 /// The hosts that a committed file may name in a URL, beside loopback, names
 /// reserved for examples, and addresses filled in later (`http://{…}`).
-const PUBLIC_HOSTS: [&str; 11] = [
+const PUBLIC_HOSTS: [&str; 12] = [
     "apache.org",
     "docs.kernel.org",
     "docs.rs",
     "github.com",
     "grpc.io",
+    "json-schema.org",
     "keepachangelog.com",
     "kubernetes.io",
     "prometheus.io",

@@ -332,8 +332,8 @@ const LATER: &[(&str, &str, &str)] = &[
     ),
     (
         "mode: enforce",
-        "mode: observe",
-        "line 16, column 11: methods[0].mode: observe: not supported yet; use enforce or off",
+        "mode: obsrve",
+        "line 16, column 11: methods[0].mode: \"obsrve\": must be enforce or observe or off; did you mean observe?",
     ),
 ];
 

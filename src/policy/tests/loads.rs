@@ -100,6 +100,52 @@ fn the_shipped_policies_say_what_the_defaults_are() {
 }
 
 #[test]
+fn by_every_ready_policy_calls_still_batch_behind_a_mesh_and_only_with_their_own() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("policies");
+    let mut policies = 0;
+    for file in fs::read_dir(folder).expect("it is shipped") {
+        let path = file.expect("it can be read").path();
+        if path.extension().is_none_or(|ending| ending != "yaml") {
+            continue;
+        }
+        policies += 1;
+        let rules = Policy::read(&path).expect("it is sound").metadata;
+        // Istio's proxy (Envoy) and its tracers, Linkerd's, gRPC's own.
+        for name in [
+            "x-request-id",
+            "x-envoy-attempt-count",
+            "x-envoy-expected-rq-timeout-ms",
+            "x-envoy-internal",
+            "x-envoy-decorator-operation",
+            "x-envoy-peer-metadata",
+            "x-envoy-peer-metadata-id",
+            "x-forwarded-proto",
+            "x-b3-traceid",
+            "x-b3-spanid",
+            "x-b3-parentspanid",
+            "x-b3-sampled",
+            "b3",
+            "traceparent",
+            "tracestate",
+            "baggage",
+            "grpc-trace-bin",
+            "user-agent",
+            "te",
+        ] {
+            assert_eq!(rules.classify(name), Classify::Ignore, "{name}, {path:?}");
+        }
+        for name in ["authorization", "x-forwarded-client-cert", "l5d-client-id"] {
+            assert_eq!(rules.classify(name), Classify::Identity, "{name}, {path:?}");
+        }
+        // Whose address it is may be what an upstream goes by.
+        for name in ["x-forwarded-for", "x-tenant"] {
+            assert_eq!(rules.classify(name), Classify::Alone, "{name}, {path:?}");
+        }
+    }
+    assert!(policies >= 5, "{policies}");
+}
+
+#[test]
 fn the_defaults_are_those_of_the_documentation() {
     let policy = Policy::embedded();
     assert_eq!(
@@ -338,7 +384,7 @@ fn the_description_says_what_the_plan_does() {
         "listen       127.0.0.1:1229\n",
         "embedded Raft in ferry-data (1 group, pipelined, a snapshot at 1GiB of log)",
         "1 to 256 batches in flight",
-        "authorization, token must be equal within a batch",
+        "authorization, l5d-client-id, token, x-forwarded-client-cert must be equal within a batch",
         "\nmeta.service.mqtt.MqttService/CreateSession\n",
         "meta.service.mqtt.CreateSessionRequest: field 1 (sessions)",
         "meta.service.mqtt.OldCreateSession: field 2 (client_id) -> sessions[].client_id (1), field 3 (session) -> sessions[].session (2); both forms share a batch",
