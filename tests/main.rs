@@ -6,6 +6,7 @@
 
 mod backup;
 mod bad_input;
+mod barrier;
 mod cancellation;
 mod chaos;
 mod cluster;

@@ -210,6 +210,7 @@ impl<S: Submit> Door<S> {
                 identity,
                 deadline,
                 note: self.note(asks, trace, access),
+                turn: None, // as above
             }),
             // The older form is lifted all the same, for an upstream that
             // knows only the newer one.

@@ -2,6 +2,7 @@
 
 pub mod answer;
 mod arriving;
+mod barred;
 mod caller;
 mod carry;
 mod connection;
@@ -27,6 +28,7 @@ mod watched;
 
 pub use answer::AnswerBody;
 pub use arriving::Arriving;
+pub use barred::{Barred, BarredAnswer};
 pub use door::{Answering, Door, DoorMethod, Submit};
 pub use guards::Guards;
 pub use metadata::deadline;

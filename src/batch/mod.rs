@@ -59,7 +59,7 @@ pub use pace::Pace;
 pub use partitions::Crowd;
 pub use queue::Queue;
 pub use service::{Answer, BatchLayer, Batcher};
-pub use shadow::{Shadow, ShadowBatch, ShadowRules, Shadowed};
+pub use shadow::{CrowdOf, Shadow, ShadowBatch, ShadowRules, Shadowed};
 pub use split::{Replicate, Split};
 pub use trace::TraceContext;
 pub use window::{

@@ -51,12 +51,15 @@ pub struct ShadowBatch {
     pub expired: usize,
 }
 
+/// What bounds the number of partitions, for one of them.
+pub type CrowdOf<K> = Box<dyn Fn(&K) -> Option<Crowd<K>> + Send>;
+
 /// What bounds the windows of a shadow, by partition.
 pub struct ShadowRules<K> {
     /// The bounds of a partition's window.
     pub window: Box<dyn Fn(&K) -> WindowSettings + Send>,
     /// What bounds the number of partitions.
-    pub crowd: Box<dyn Fn(&K) -> Option<Crowd<K>> + Send>,
+    pub crowd: CrowdOf<K>,
     /// Batches in flight at once, where that is fixed.
     pub limit: Option<usize>,
 }
@@ -190,10 +193,10 @@ impl<K: Clone + Eq + Hash> Shadow<K> {
                 let oldest = window.oldest();
                 match (window.due(self.now, &flow), oldest) {
                     (Due::At(at), _) => wake = earlier(wake, Some(at)),
-                    (Due::Now(why), Some(oldest)) if may => {
-                        if due.as_ref().is_none_or(|(first, ..)| oldest < *first) {
-                            due = Some((oldest, owner, window, why));
-                        }
+                    (Due::Now(why), Some(oldest))
+                        if may && due.as_ref().is_none_or(|(first, ..)| oldest < *first) =>
+                    {
+                        due = Some((oldest, owner, window, why));
                     }
                     // It waits for the end of a batch, which wakes it.
                     _ => {}

@@ -180,6 +180,11 @@ pub fn plan(policy: &Policy, method: &Method) -> Vec<(&'static str, String)> {
         );
     }
     keys(text, &method.plan);
+    if !method.barrier.is_empty() {
+        let others: Vec<_> = method.barrier.iter().map(|path| &path[1..]).collect();
+        let what = format!("earlier calls of {} on its key", others.join(", "));
+        add(text, "waits for", &what);
+    }
     add(text, "alone if", &alone_if(&method.plan));
     add(text, "reply", &reply(method));
     required_of_reply(text, &method.plan);

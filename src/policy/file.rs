@@ -104,6 +104,9 @@ pub(super) struct MethodFile {
     pub(super) form: FormFile,
     pub(super) entry_key: Vec<At<String>>,
     pub(super) require: Vec<At<String>>,
+    pub(super) barrier: Vec<At<String>>,
+    /// Its keys have to be known, for a barrier.
+    pub(super) ordered: bool,
     pub(super) max_message_bytes: Option<At<u64>>,
     pub(super) on_error: OnErrorFile,
     pub(super) window: WindowFile,

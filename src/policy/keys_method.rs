@@ -58,6 +58,11 @@ pub(super) static METHOD: Keys = Keys::with(
             "keep: two entries of one key may share a batch. next_batch: the second waits.",
         ),
         key(
+            "barrier",
+            Texts,
+            "Methods of this policy: a call waits for their earlier calls on its entry_key.",
+        ),
+        key(
             "require",
             Texts,
             "The entry's fields that must not be empty, else INVALID_ARGUMENT.",

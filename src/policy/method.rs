@@ -5,7 +5,7 @@ use std::sync::Arc;
 use prost_reflect::{Cardinality, FieldDescriptor, Kind, MessageDescriptor, MethodDescriptor};
 
 use super::{
-    bounds,
+    barrier, bounds,
     descriptors::{Descriptors, Types, field},
     fault::Found,
     file::{LiftFile, MethodFile},
@@ -24,11 +24,12 @@ const MAX_KEY: usize = 65_535;
 
 /// Checks every method; those without a fault are answered.
 pub(super) fn check_all(
-    files: Vec<MethodFile>,
+    mut files: Vec<MethodFile>,
     descriptors: &Descriptors,
     embedded: bool,
     found: &mut Found,
 ) -> Vec<Method> {
+    let barriers = barrier::read(&mut files);
     let mut methods: Vec<Method> = Vec::with_capacity(files.len());
     for file in files {
         let (at, path) = (file.selector.at, file.path.clone());
@@ -46,6 +47,7 @@ pub(super) fn check_all(
             false => methods.push(method),
         }
     }
+    barrier::check(&barriers, &mut methods, found);
     methods
 }
 
@@ -109,6 +111,7 @@ fn check(
         window,
         queue,
         max_partitions,
+        barrier: Vec::new(),
         on_error,
         max_message_bytes,
     })
@@ -239,6 +242,11 @@ fn key_use(file: &MethodFile, found: &mut Found) -> Option<KeyUse> {
             let what = "next_batch: needs entry_key; name the fields that make two entries one";
             found.add(*at, format!("{}.on_duplicate_key: {what}", file.path))
         }
+        Some(At {
+            value: KeyUse::Distinct,
+            ..
+        }) => Some(KeyUse::Distinct),
+        _ if file.ordered => Some(KeyUse::Note),
         keys => Some(keys.as_ref().map_or(KeyUse::Ignore, |keys| keys.value)),
     }
 }

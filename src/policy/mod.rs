@@ -7,6 +7,7 @@
 //! anyone. All faults of a file are found in one go, since an operator who
 //! mends one at a time gives up before the last.
 
+mod barrier;
 mod bounds;
 mod client_tls;
 mod describe;

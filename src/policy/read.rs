@@ -235,6 +235,8 @@ fn method(node: &Node, path: &str, found: &mut Found) -> Option<MethodFile> {
         form: FormFile::read(&method, found),
         entry_key: method.texts("entry_key", found).unwrap_or_default(),
         require: method.texts("require", found).unwrap_or_default(),
+        barrier: method.texts("barrier", found).unwrap_or_default(),
+        ordered: false,
         max_message_bytes: method.size("max_message_bytes", found),
         on_error: on_error
             .map(|on_error| self::on_error(&on_error, found))

@@ -196,6 +196,8 @@ pub struct Method {
     pub max_partitions: usize,
     /// Most bytes that one call's message may have, decompressed.
     pub max_message_bytes: usize,
+    /// The paths of methods whose earlier calls on its keys its calls wait for.
+    pub barrier: Vec<String>,
     /// What becomes of its batches that fail.
     pub on_error: OnError,
 }

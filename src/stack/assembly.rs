@@ -20,8 +20,8 @@ use tower::ServiceBuilder;
 use super::{StackError, readiness::Readiness, upstreams::Lines};
 use crate::{
     accept::{
-        CallRules, Door, DoorMethod, MethodRules, ObservedMethod, Observer, Spread, route::Router,
-        status::ShedAnswer,
+        Barred, CallRules, Door, DoorMethod, MethodRules, ObservedMethod, Observer, Spread,
+        route::Router, status::ShedAnswer,
     },
     batch::{BatchLayer, Batcher, Queue},
     forward::{Forward, Forwarder},
@@ -32,12 +32,12 @@ use crate::{
         AccessLog, LimitMetrics, MethodMetrics, Metrics, Notes, ObservedCounts, ObservedMetrics,
         Recent, Traces,
     },
-    upstream::{AgainLayer, ByStatus, Call, NotedLayer},
+    upstream::{AgainLayer, BarrierRule, Barriers, ByStatus, Call, NotedLayer},
     wire::KeyUse,
 };
 
 /// Takes the calls of a sidecar's door.
-pub(super) type Batched = Spread<Batcher<Call, CallRules, Bytes, Status>>;
+pub(super) type Batched = Barred<Spread<Batcher<Call, CallRules, Bytes, Status>>>;
 
 /// The upstream that a policy names, for batches and for all else.
 pub(super) type Upstreams =
@@ -52,6 +52,7 @@ pub(super) struct Assembly {
     again: IntCounterVec,
     readiness: Arc<Readiness>,
     notes: Notes,
+    barriers: Arc<Barriers>,
     recent: Arc<Recent>,
     traces: Mutex<Option<(TracesTo, Arc<Traces>)>>,
 }
@@ -90,6 +91,7 @@ impl Assembly {
             again: metrics.again()?,
             readiness: Arc::clone(readiness),
             notes: Notes::default(),
+            barriers: Arc::default(),
             recent: Arc::clone(metrics.recent()),
             traces: Mutex::default(),
         })
@@ -136,6 +138,9 @@ impl Assembly {
         self.recent.slower_than(policy.telemetry.slow_batch);
         // In front of all: finds each call's group, splits a call of several.
         let batched = Spread::new(batched.collect(), keys);
+        // And before that, waits where the policy has barriers.
+        let rules = barrier_rules(&methods);
+        let batched = Barred::new(batched, rules, Arc::clone(&self.barriers));
         let looked_at = observed.iter().map(|method| &*method.path);
         Ok(Door {
             router: router(&methods).observing(looked_at),
@@ -327,6 +332,18 @@ fn kept<C>(
 pub(super) fn in_mode(policy: &Policy, mode: Mode) -> Vec<&Method> {
     let methods = policy.methods.iter();
     methods.filter(|method| method.mode == mode).collect()
+}
+
+/// What barriers ask of the calls of `methods`.
+fn barrier_rules(methods: &[&Method]) -> Vec<Option<BarrierRule>> {
+    let rule = |method: &&Method| {
+        let mut others = methods.iter();
+        let awaited = others.any(|other| other.barrier.contains(&method.path));
+        let awaits = method.barrier.iter().map(String::as_str);
+        (awaited || !method.barrier.is_empty())
+            .then(|| BarrierRule::new(&method.path, awaited, awaits))
+    };
+    methods.iter().map(rule).collect()
 }
 
 pub(super) fn router(methods: &[&Method]) -> Router {

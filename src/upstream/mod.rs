@@ -2,6 +2,7 @@
 
 mod again;
 mod balance;
+mod barrier;
 mod client;
 mod dial;
 mod direct;
@@ -27,6 +28,7 @@ use http::HeaderMap;
 use tonic::{Code, Status};
 
 pub use again::{Again, AgainLayer};
+pub use barrier::{BarrierRule, Barriers, Before, Turn};
 pub use client::RemoteClient;
 pub use direct::Direct;
 pub use embedded::Embedded;
@@ -58,6 +60,8 @@ pub struct Call {
     pub deadline: Option<Instant>,
     /// What somebody wants to know of it, if anybody does.
     pub note: Option<Arc<Note>>,
+    /// Its place among calls on its keys, where others wait for it.
+    pub turn: Option<Turn>,
 }
 
 /// The metadata that stands for a caller.

@@ -86,7 +86,9 @@ impl<S: Service<Batch<Call>, Error = Status>> Service<Batch<Call>> for Noted<S> 
 
     fn call(&mut self, mut batch: Batch<Call>) -> Self::Future {
         let noted = self.layer.noted(&mut batch);
+        let turns = batch.requests.iter().any(|call| call.turn.is_some());
         NotedAnswer {
+            _turns: turns.then(|| Arc::clone(&batch.requests)),
             answer: self.below.call(batch),
             noted,
         }
@@ -158,6 +160,8 @@ pin_project! {
         #[pin]
         answer: F,
         noted: Option<Waiting>,
+        // Those who wait for its calls wait for its answer.
+        _turns: Option<Arc<Vec<Call>>>,
     }
 }
 

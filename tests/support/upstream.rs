@@ -37,12 +37,16 @@ use super::{
 type Body = BoxBody<Bytes, io::Error>;
 type Frames = mpsc::UnboundedSender<Result<Frame<Bytes>, io::Error>>;
 
+/// A method of the tests' own, whose entries are as CreateSession's.
+pub(crate) const REMOVE: &str = "/test.Sessions/Remove";
+
 /// More permits than any test has batches.
 const ALL: usize = 1 << 16;
 
 /// A batch as it arrived.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
+    pub(crate) path: String,
     pub(crate) headers: HeaderMap,
     /// The client ids of its entries, in order.
     pub(crate) clients: Vec<String>,
@@ -199,8 +203,8 @@ impl Drop for Leaving {
 async fn serve(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Body> {
     let path = request.uri().path().to_owned();
     let (head, body) = request.into_parts();
-    if path == CREATE {
-        return create(shared, head.headers, body).await;
+    if path == CREATE || path == REMOVE {
+        return create(shared, path, head.headers, body).await;
     }
     let (frames, answer) = mpsc::unbounded_channel();
     let metadata = echoed(&head.headers);
@@ -243,7 +247,12 @@ async fn serve(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Body
     response
 }
 
-async fn create(shared: Arc<Shared>, headers: HeaderMap, body: Incoming) -> Response<Body> {
+async fn create(
+    shared: Arc<Shared>,
+    path: String,
+    headers: HeaderMap,
+    body: Incoming,
+) -> Response<Body> {
     let mut leaving = Leaving(Some(Arc::clone(&shared)));
     let body = body.collect().await.expect("ferry sends whole batches");
     let body = body.to_bytes();
@@ -253,6 +262,7 @@ async fn create(shared: Arc<Shared>, headers: HeaderMap, body: Incoming) -> Resp
     let request = CreateSessionRequest::decode(&message[..]).expect("a batch is well-formed");
     let clients = request.sessions.into_iter().map(|raw| raw.client_id);
     lock(&shared.batches).push(Seen {
+        path,
         headers,
         clients: clients.collect(),
         body,

@@ -11,6 +11,37 @@ use crate::wire::{Parts, Reason, Scan};
 const ETCD: &str = include_str!("../../../policies/etcd.yaml");
 
 #[test]
+fn a_barrier_that_makes_no_sense_is_refused_by_its_place() {
+    let with = |barrier: &str, more: &str| {
+        let methods = SOUND.find("  - selector").expect("it has a method");
+        let second = SOUND[methods..].replace("OldCreateSession", "DeleteSessionRequest");
+        let second = second.replace("CreateSession", "DeleteSession");
+        let second = second
+            .replace(", session: session", "")
+            .replace(", session]", "]");
+        let second = second.replace("entry_key: [client_id]", more);
+        format!("{SOUND}    barrier: [{barrier}]\n{second}")
+    };
+    let other = "meta.service.mqtt.MqttService/DeleteSession";
+    let policy = load(&with(other, "entry_key: [client_id]"));
+    let policy = policy.unwrap_or_else(|faults| panic!("{faults}"));
+    assert_eq!(policy.methods[0].barrier, [format!("/{other}")]);
+    assert!(describe(&policy).contains(&format!("earlier calls of {other} on its key")));
+    for (barrier, more, told) in [
+        (
+            "meta.service.mqtt.MqttService/DeletSession",
+            "entry_key: [client_id]",
+            "methods[0].barrier[0]: meta.service.mqtt.MqttService/DeletSession: must be a method \
+             of this policy; did you mean meta.service.mqtt.MqttService/DeleteSession?",
+        ),
+        (other, "entry_key: []", "must have the same entry_key"),
+    ] {
+        let faults = faults(&with(barrier, more));
+        assert!(faults[0].contains(told), "{faults:?}");
+    }
+}
+
+#[test]
 fn the_etcd_policy_sends_puts_as_one_transaction_and_splits_its_reply() {
     let policy = load(ETCD).expect("the shipped policy is sound");
     let method = &policy.methods[0];

@@ -51,6 +51,7 @@ fn batch(clients: &[String]) -> Batch<Call> {
             identity: None,
             deadline: None,
             note: None,
+            turn: None,
         }
     };
     Batch {
