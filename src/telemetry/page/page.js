@@ -132,7 +132,7 @@
       for (const [ago, value] of line.points) {
         if (!Number.isFinite(value) || (log && value <= 0)) { pen = "M"; continue; }
         // One sample alone is a dot.
-        path += `${pen}${x(ago).toFixed(1)} ${y(value).toFixed(1)}${pen === "M" ? "h.01" : ""}`;
+        path += `${pen}${x(ago).toFixed(1)} ${y(value).toFixed(1)}${pen === "M" ? "h2" : ""}`;
         pen = "L";
       }
       chart.append(svg("path", { class: line.kind, d: path || "M0 0" }));
@@ -244,6 +244,8 @@
     for (const cells of made) {
       const row = document.createElement("tr");
       cells.forEach((cell, at) => row.append(element("td", cell, at ? { "data-name": names[at] } : { title: cell })));
+      // Nothing but noughts: a phone shows its name alone.
+      if (cells.slice(1).every((cell) => cell === "0" || cell === "–")) row.dataset.idle = "";
       body.append(row);
     }
     if (!made.length) body.append(element("tr", "")), body.firstChild.append(element("td", empty, { colspan: columns }));
