@@ -182,8 +182,8 @@ pub(crate) const ATTACKS: [Attack; 14] = [
         calls.collect::<Vec<_>>().concat()
     }),
     attack("made you reset", Some("http2"), nothing, |round| {
-        // A name in capitals is a fault, which resets the stream.
-        let faulty = [block(PATH), literal("X-Loud", "x")].concat();
+        // A header that HTTP/2 forbids is a fault, which resets the stream.
+        let faulty = [block(PATH), literal("connection", "close")].concat();
         let calls = streams(round).map(|stream| frame(HEADERS, END_HEADERS, stream, &faulty));
         calls.collect::<Vec<_>>().concat()
     }),
