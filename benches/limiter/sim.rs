@@ -136,6 +136,9 @@ pub(crate) fn run(setup: &Setup<'_>, limiter: impl Fn() -> Limiter) -> Trace {
             ..Trace::default()
         },
     };
+    for side in &mut sim.sides {
+        side.limiter.align(sim.base);
+    }
     sim.begin();
     let end = nanos(setup.seconds);
     while let Some(Reverse((at, _, event))) = sim.events.pop() {

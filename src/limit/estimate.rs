@@ -15,12 +15,18 @@
 //! spread of the unloaded latency asks for (`unloaded.rs`), and the
 //! elasticity moves θ (`trim.rs`).
 //!
+//! τ is seen in drains (`drain.rs`), which also tell a queue from a longer way
+//! where that is suspected: for a slowdown that no limit of ours explains, and
+//! for an elasticity that no plant of ours alone could have.
+//!
 //! All of that speaks of callers who press: as much again waits behind a
 //! batch as is in it. While they do not, `partial.rs` gives the limit.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::{
+    doubling::{self, Doubling},
+    drain::{self, Drains, Found},
     elasticity::Phases,
     faults::Faults,
     meter::Meter,
@@ -34,34 +40,14 @@ use super::{
 /// carry the load, and looking for less must not cost any of it.
 const DITHER: f64 = 1.3;
 /// A centre this close to the next whole batch counts as it.
-const ROUND_UP: f64 = 0.2;
-/// An elasticity that is no trimming any more: the plant has become faster.
-const FAR: f64 = 0.4;
-/// The weight of the newest high phase in the BDP.
-const BDP_GAIN: f64 = 0.4;
-/// L moves at most this much down and up in one cycle.
-const CYCLE_STEP: (f64, f64) = (0.7, 1.25);
-/// A round of START that grows throughput by less than this is flat.
-const FLAT: f64 = 1.25;
-/// Doublings of the limit that make this much more throughput although the
-/// upstream seems to queue, so many in a row, prove that τ is too low: the way
-/// became longer. (Eight who share a plant gain 1.78 and then 1.64 times.)
-const PROOF: (f64, u8) = (1.75, 2);
-/// The slowdown at which START stops, unless throughput still grows.
+const ROUND_UP: f64 = 0.3;
+/// The slowdown at which START stops, unless throughput still grows by itself.
 const START_SLOWDOWN: f64 = 2.0;
 /// A round in which fewer of the batches left as much behind is not bound by us.
 const BOUND: f64 = 0.6;
-/// GUARD: the slowdown that this many phases in a row may not exceed, as
-/// `a·θ·S + b`. At the knee W is about θ·S.
-const GUARD: (f64, f64, u8) = (1.6, 0.4, 3);
-/// The weight of the newest phase in the usual slowdown.
-const USUAL_GAIN: f64 = 0.1;
-/// How often τ is refreshed while bound, and with how many clean samples.
-const DRAIN_EVERY: Duration = Duration::from_secs(5);
-const DRAIN_SAMPLES: u32 = 12;
 /// The part of the BDP that counts as alone. If τ, and so the BDP, is too
 /// high by a queue, the next drain lowers both by this factor: it converges.
-const DRAIN_TO: f64 = 2.0 / 3.0;
+const DRAIN_TO: f64 = 0.8;
 /// The limit before the first sample: one, so that the first latencies are
 /// of batches that met no other of ours.
 const FIRST_LIMIT: f64 = 1.0;
@@ -76,9 +62,10 @@ const LIGHT: (f64, f64) = (1.2, 0.5);
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Stage {
     /// Doubles a round until throughput stops growing.
-    Start { best: f64, flat: u8 },
-    /// Sends less for a moment, to see the unloaded latency again.
-    Drain { clean: u32 },
+    Start(Doubling),
+    /// Holds back until hardly anything of ours is in flight, and sends a few
+    /// batches that meet no queue; then the phase goes on.
+    Drain { alone: f64, left: u32, phase: usize },
     /// Dithers between L and a little more.
     Steady { phase: usize },
     /// Nobody answers: one probe at a time.
@@ -104,12 +91,15 @@ pub struct Little {
     srtt: f64,
     slowdown: f64,
     slow_rounds: u8,
-    proofs: u8,
+    drains: Drains,
+    /// Which phase a cycle begins with: cycles of several sidecars that share
+    /// an upstream must not keep step.
+    turn: usize,
+    began: Option<Instant>,
     /// The slowdown as it usually is.
     usual: f64,
     round: Option<Meter>,
     phases: Phases,
-    last_drain: Option<Instant>,
     faults: Faults,
     /// Whether as much again stood behind the batch sent last.
     pressed: bool,
@@ -125,18 +115,19 @@ impl Little {
             min,
             max,
             centre: FIRST_LIMIT.clamp(min, max.max(min)),
-            stage: Stage::Start { best: 0.0, flat: 0 },
+            stage: Stage::Start(Doubling::default()),
             trim: Trim::new(),
             bdp: 0.0,
             unloaded: Unloaded::default(),
             srtt: 0.0,
             slowdown: 0.0,
             slow_rounds: 0,
-            proofs: 0,
+            drains: Drains::new(),
+            turn: 0,
+            began: None,
             usual: 0.0,
             round: None,
             phases: Phases::default(),
-            last_drain: None,
             faults: Faults::default(),
             pressed: false,
             partial: Partial::new(1.0),
@@ -176,9 +167,9 @@ impl Little {
     /// The limit while callers press.
     fn full_limit(&self) -> f64 {
         match self.stage {
-            Stage::Start { .. } => self.centre,
-            Stage::Drain { .. } => self.clamp((self.bdp * DRAIN_TO).floor().max(1.0)),
-            Stage::Steady { phase } if HIGH[phase] => self.dither().1,
+            Stage::Start(_) => self.centre,
+            Stage::Drain { alone, .. } => self.clamp(alone.floor()),
+            Stage::Steady { phase } if self.is_high(phase) => self.dither().1,
             Stage::Steady { .. } => self.dither().0,
             Stage::Away => 1.0,
         }
@@ -192,16 +183,17 @@ impl Little {
     fn start_from(&mut self, limit: f64) {
         self.centre = self.clamp(limit);
         self.slow_rounds = 0;
-        self.proofs = 0;
+        self.drains.renew();
         self.usual = 0.0;
         self.phases = Phases::default();
-        self.enter(Stage::Start { best: 0.0, flat: 0 });
+        self.enter(Stage::Start(Doubling::default()));
     }
 
     fn cut(&mut self) {
         self.centre = self.clamp(self.centre * CUT);
         self.bdp *= CUT;
         self.partial.cut(CUT);
+        self.drains.break_off();
         self.enter(Stage::Steady { phase: 0 });
     }
 
@@ -209,6 +201,7 @@ impl Little {
     fn resume(&mut self) {
         if self.bdp > 0.0 {
             self.centre = self.clamp(self.target().min(self.centre));
+            self.drains.break_off();
             self.enter(Stage::Steady { phase: 0 });
         }
     }
@@ -222,15 +215,45 @@ impl Little {
     }
 
     fn learn_latency(&mut self, sample: &Sample) {
-        let rtt = sample.rtt().as_secs_f64();
-        let alone = (self.bdp * DRAIN_TO).max(1.0);
-        // The first few are as clean as any will be before START is over.
-        if f64::from(sample.in_flight) <= alone || self.unloaded.is_new() {
-            self.unloaded.learn(f64::from(sample.entries), rtt);
-            if let Stage::Drain { clean } = &mut self.stage {
-                *clean += 1;
-            }
+        if self.drains.sent(sample) {
+            return self.learn_drain(sample);
         }
+        // While callers press, only a drain is clean: others may be there.
+        let alone = f64::from(sample.in_flight) <= (self.bdp * DRAIN_TO).max(1.0);
+        let clean = alone && !sample.is_pressed();
+        // The first few are as clean as any will be before START is over.
+        if clean || self.unloaded.is_new() {
+            self.learn_unloaded(sample);
+        }
+    }
+
+    fn learn_unloaded(&mut self, sample: &Sample) {
+        let rtt = sample.rtt().as_secs_f64();
+        self.unloaded.learn(f64::from(sample.entries), rtt);
+    }
+
+    fn learn_drain(&mut self, sample: &Sample) {
+        let tau = self.unloaded.latency(f64::from(sample.entries));
+        if !self.drains.suspects() {
+            self.learn_unloaded(sample);
+        }
+        let scatter = self.unloaded.deviation();
+        if let Some(found) = self.drains.answered(sample, tau, scatter, self.slowdown) {
+            self.end_drain(found);
+        }
+    }
+
+    fn drain(&mut self, now: Instant, phase: usize) {
+        let bdp = match self.drains.suspects() {
+            true => self.bdp.min(self.centre / self.slowdown.max(1.0)),
+            false => self.bdp,
+        };
+        self.drains.begin(now);
+        self.enter(Stage::Drain {
+            alone: (bdp * DRAIN_TO).max(1.0),
+            left: drain::SAMPLES,
+            phase,
+        });
     }
 
     /// Samples that make a round: enough to see each slot once or twice.
@@ -238,7 +261,7 @@ impl Little {
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let slots = self.full_limit() as u32;
         match self.stage {
-            Stage::Start { .. } => slots.max(3) + 1,
+            Stage::Start(_) => slots.max(3) + 1,
             _ => slots.max(12) + 1,
         }
     }
@@ -249,6 +272,9 @@ impl Little {
         if !sample.is_pressed() {
             let known = unloaded.filter(|_| self.unloaded.knows(entries));
             self.partial.learn(sample, known, self.light_limit());
+        }
+        if let Stage::Drain { .. } = self.stage {
+            return;
         }
         let needed = self.round_samples();
         let round = self.round.get_or_insert_with(|| Meter::since(sample.now));
@@ -266,124 +292,86 @@ impl Little {
         }
         let bound = round.pressed() >= BOUND;
         match self.stage {
-            Stage::Start { best, flat } => self.end_start_round(&round, best, flat, bound),
+            Stage::Start(doubling) => self.end_start_round(now, &round, doubling, bound),
             Stage::Drain { .. } | Stage::Away => {}
             Stage::Steady { phase } => self.end_steady_phase(now, round, phase, bound),
         }
     }
 
-    fn end_start_round(&mut self, round: &Meter, best: f64, flat: u8, bound: bool) {
+    fn end_start_round(
+        &mut self,
+        now: Instant,
+        round: &Meter,
+        mut doubling: Doubling,
+        bound: bool,
+    ) {
         if !bound {
-            return self.enter(Stage::Start { best, flat });
+            return self.enter(Stage::Start(doubling));
         }
         self.bdp = self.bdp.max(round.work_rate());
-        let throughput = round.throughput();
-        let grew = throughput >= FLAT * best;
-        let flat = if grew { 0 } else { flat + 1 };
-        // What grows with the limit is no queue, whatever τ says.
-        let queueing = self.is_queueing(round);
-        let congested = !grew && queueing;
-        let proof = queueing && best > 0.0 && throughput >= PROOF.0 * best;
-        self.proofs = if proof { self.proofs + 1 } else { 0 };
-        if self.proofs >= PROOF.1 {
-            self.unloaded.refuted();
-        }
-        if flat >= 2 || congested || self.centre >= self.max {
+        let known = self.unloaded.knows(round.mean_entries());
+        let slowdown = round.slowdown().filter(|_| known).unwrap_or(1.0);
+        let verdict = doubling.round(self.centre, round, slowdown);
+        let congested = slowdown > START_SLOWDOWN && verdict != doubling::Verdict::Grew;
+        if verdict == doubling::Verdict::Flat || congested || self.centre >= self.max {
             self.centre = self.clamp(self.target());
-            return self.enter(Stage::Drain { clean: 0 });
+            if doubling.paid() > self.centre {
+                self.centre = doubling.paid();
+                let theta = (self.centre - 1.0) / (self.unloaded.spread() * self.bdp);
+                self.trim.set(theta);
+            }
+            return self.drain(now, 0);
         }
         self.centre = self.clamp(self.centre * 2.0);
-        self.enter(Stage::Start {
-            best: best.max(throughput),
-            flat,
-        });
+        self.enter(Stage::Start(doubling));
     }
 
-    /// Whether the upstream takes far longer than for the same work alone.
-    fn is_queueing(&self, round: &Meter) -> bool {
-        self.unloaded.knows(round.mean_entries())
-            && round.slowdown().is_some_and(|w| w > START_SLOWDOWN)
+    /// The upstream was seen with hardly anything of ours in it, and, at a slot,
+    /// of others like us.
+    fn end_drain(&mut self, found: Found) {
+        if found.verdict != drain::Verdict::Same {
+            self.unloaded.becomes(found.entries, found.rtt);
+        }
+        match found.verdict {
+            drain::Verdict::Same => {}
+            drain::Verdict::Shorter => {
+                // What was in flight for the longer way is a queue now.
+                self.bdp *= found.unloaded;
+                self.centre = self.clamp(self.centre.min(self.target()));
+            }
+            drain::Verdict::Longer => self.start_from(self.centre),
+            drain::Verdict::Queue => {
+                let queue = self.slowdown.max(1.0) / found.unloaded;
+                self.bdp = self.centre / queue.max(1.0);
+                self.trim.yields();
+                self.centre = self.clamp(self.target());
+                self.usual = 0.0;
+                self.phases = Phases::default();
+                self.enter(Stage::Steady { phase: 0 });
+            }
+        }
     }
 
-    fn end_steady_phase(&mut self, now: Instant, round: Meter, phase: usize, bound: bool) {
-        if !bound {
-            // App-limited: θ is frozen, for there is no elasticity to see.
-            self.slow_rounds = 0;
-            return self.enter(Stage::Steady { phase: 0 });
-        }
-        if self.is_overloaded(&round) {
-            self.bdp = self.full_limit() / self.slowdown.max(1.0);
-            return self.start_from(self.centre / 2.0);
-        }
-        if HIGH[phase] {
-            self.bdp += BDP_GAIN * (round.work_rate() - self.bdp);
-            self.phases.high.merge(&round);
-        } else {
-            self.phases.low.merge(&round);
-        }
-        if phase + 1 < HIGH.len() {
-            return self.enter(Stage::Steady { phase: phase + 1 });
-        }
-        self.end_steady_cycle(now);
-    }
-
-    fn end_steady_cycle(&mut self, now: Instant) {
-        let last = *self.last_drain.get_or_insert(now);
-        if self.adjust() > FAR {
-            self.start_from(self.centre);
-        } else if now.saturating_duration_since(last) >= DRAIN_EVERY {
-            self.last_drain = Some(now);
+    /// In the moments for it, a drain.
+    fn watch_slots(&mut self, now: Instant) {
+        let due = self.drains.is_due(now, self.usual);
+        if let Stage::Steady { phase } = self.stage
+            && due
+            && self.pressed
+        {
             self.unloaded.relax();
-            self.enter(Stage::Drain { clean: 0 });
-        } else {
-            self.enter(Stage::Steady { phase: 0 });
-        }
-    }
-
-    /// GUARD: whether the upstream has been far slower than at the knee for
-    /// several phases. Keeps the usual slowdown, too.
-    fn is_overloaded(&mut self, round: &Meter) -> bool {
-        let Some(slowdown) = round.slowdown() else {
-            return false;
-        };
-        self.usual += match self.usual == 0.0 {
-            true => slowdown,
-            false => USUAL_GAIN * (slowdown - self.usual),
-        };
-        let (factor, room, rounds) = GUARD;
-        let slow =
-            self.unloaded.knows(round.mean_entries()) && slowdown > factor * self.bracket() + room;
-        self.slow_rounds = if slow { self.slow_rounds + 1 } else { 0 };
-        self.slow_rounds >= rounds
-    }
-
-    /// A whole cycle was bound: the elasticity moves θ, and L follows.
-    /// Returns what the elasticity of this cycle alone surely exceeds,
-    /// `e − 2σ`; 0 if it is unknown or not ours alone.
-    fn adjust(&mut self) -> f64 {
-        let (low, high) = self.dither();
-        let lever = (high / low).ln();
-        // What stands in the queue is one and the same for those behind it.
-        let queued = low * (1.0 - 1.0 / self.slowdown.max(1.0));
-        let Some((fresh, seen)) = self.phases.end_cycle(lever, 1.0 + queued) else {
-            return 0.0;
-        };
-        self.trim.learn(seen, self.usual);
-        let (down, up) = CYCLE_STEP;
-        let target = self.target();
-        self.centre = self.clamp(target.clamp(self.centre * down, self.centre * up));
-        match self.trim.is_shared() {
-            true => 0.0,
-            false => fresh.mean - 2.0 * fresh.deviation,
+            self.drain(now, phase);
         }
     }
 }
 
 impl Rule for Little {
     fn learn(&mut self, sample: &Sample) {
+        self.began.get_or_insert(sample.sent);
         let idle = self.faults.idle_before(sample) > IDLE;
         let stalled = self.faults.ends_stall(sample, self.srtt);
         if sample.outcome == Outcome::Unavailable {
+            self.drains.break_off();
             return self.enter(Stage::Away);
         }
         if self.stage == Stage::Away {
@@ -403,18 +391,25 @@ impl Rule for Little {
             self.round = None;
             return;
         }
+        self.watch_slots(sample.now);
         self.learn_latency(sample);
-        let drained = Stage::Drain {
-            clean: DRAIN_SAMPLES,
-        };
-        if self.stage == drained {
-            return self.enter(Stage::Steady { phase: 0 });
-        }
         self.measure(sample);
     }
 
-    fn leaves(&mut self, entries: u32, backlog: u64) {
+    fn align(&mut self, origin: Instant) {
+        self.drains.align(origin);
+    }
+
+    fn leaves(&mut self, now: Instant, entries: u32, backlog: u64) {
         self.pressed = is_pressing(entries, backlog);
+        if let Stage::Drain { left, phase, .. } = &mut self.stage {
+            *left = left.saturating_sub(1);
+            if *left == 0 {
+                let phase = *phase;
+                self.drains.sent_all(now);
+                self.enter(Stage::Steady { phase });
+            }
+        }
     }
 
     fn limit(&self) -> f64 {
@@ -432,6 +427,8 @@ impl Rule for Little {
         self.slowdown
     }
 }
+
+mod steady;
 
 #[cfg(test)]
 mod tests;

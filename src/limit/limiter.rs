@@ -95,6 +95,7 @@ pub struct Limiter {
     settings: LimitSettings,
     in_flight: u32,
     rule: Box<dyn Rule>,
+    origin: Option<Instant>,
 }
 
 impl Limiter {
@@ -112,6 +113,7 @@ impl Limiter {
             settings,
             in_flight: 0,
             rule,
+            origin: None,
         }
     }
 
@@ -119,10 +121,12 @@ impl Limiter {
     /// rule that changes has everything to learn again.
     pub fn retune(&mut self, settings: LimitSettings) {
         if settings != self.settings {
-            *self = Self {
-                in_flight: self.in_flight,
-                ..Self::new(settings)
-            };
+            let (in_flight, origin) = (self.in_flight, self.origin);
+            *self = Self::new(settings);
+            self.in_flight = in_flight;
+            if let Some(origin) = origin {
+                self.align(origin);
+            }
         }
     }
 
@@ -130,6 +134,13 @@ impl Limiter {
     #[must_use]
     pub fn settings(&self) -> LimitSettings {
         self.settings
+    }
+
+    /// Names a moment, before any sample, that all who share the upstream agree
+    /// on, so that they look for its unloaded latency together.
+    pub fn align(&mut self, origin: Instant) {
+        self.origin = Some(origin);
+        self.rule.align(origin);
     }
 
     /// Takes a permit, if one is free.
@@ -142,7 +153,7 @@ impl Limiter {
     /// A permit was used: its batch leaves now. `waited` says whether it had
     /// to wait for its permit, `backlog` how many entries wait behind it.
     pub fn sent(&mut self, now: Instant, entries: u32, waited: bool, backlog: u64) -> Sent {
-        self.rule.leaves(entries, backlog);
+        self.rule.leaves(now, entries, backlog);
         Sent {
             at: now,
             entries,

@@ -6,6 +6,8 @@
 //! `permit.rs` drive them under a tower service.
 
 mod aimd;
+mod doubling;
+mod drain;
 mod elasticity;
 mod estimate;
 mod faults;
@@ -17,6 +19,7 @@ mod partial;
 mod permit;
 mod rule;
 mod service;
+mod slots;
 mod trim;
 mod unloaded;
 mod vegas;

@@ -94,6 +94,11 @@ impl Shared {
         state.wake_first();
     }
 
+    /// Names a moment that all who share the upstream agree on.
+    pub(super) fn align(&self, origin: Instant) {
+        self.lock().limiter.align(origin);
+    }
+
     pub(super) fn with<T>(&self, look: impl FnOnce(&Limiter) -> T) -> T {
         look(&self.lock().limiter)
     }

@@ -65,8 +65,12 @@ pub trait Rule: Send + fmt::Debug {
     /// Learns from a finished batch.
     fn learn(&mut self, sample: &Sample);
 
+    /// Names a moment, before any sample, that all who share the upstream agree
+    /// on: what a rule does at intervals it may do together with them.
+    fn align(&mut self, _origin: Instant) {}
+
     /// A batch leaves now, and this many entries still wait behind it.
-    fn leaves(&mut self, _entries: u32, _backlog: u64) {}
+    fn leaves(&mut self, _now: Instant, _entries: u32, _backlog: u64) {}
 
     /// The limit, in batches, not yet clamped to the bounds.
     fn limit(&self) -> f64;

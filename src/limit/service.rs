@@ -80,6 +80,16 @@ impl<C> LimitLayer<C> {
         }
     }
 
+    /// Names a moment in the past that all who share the upstream agree on, a
+    /// whole multiple of 64 s of the time of day, say: at moments counted from
+    /// it they look for its unloaded latency together. A rule that knows
+    /// nothing of others works without.
+    #[must_use]
+    pub fn aligned(self, origin: Instant) -> Self {
+        self.shared.align(origin);
+        self
+    }
+
     /// Goes by other settings from now on, for all services of this layer;
     /// what is in flight still counts.
     pub fn retune(&self, settings: LimitSettings) {

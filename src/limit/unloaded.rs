@@ -110,9 +110,13 @@ impl Unloaded {
         }
     }
 
-    /// What was believed to be a queue is none: all is to be learnt again.
-    pub(super) fn refuted(&mut self) {
-        *self = Self::default();
+    /// The upstream was seen unloaded, and this is what it takes now: more than
+    /// before where what was believed to be a queue was a longer way.
+    pub(super) fn becomes(&mut self, entries: f64, rtt: f64) {
+        let factor = self.fitted(entries).map_or(1.0, |fitted| rtt / fitted);
+        self.rtt *= factor;
+        self.n_rtt *= factor;
+        self.lowest = [None; BUCKETS];
     }
 
     /// Time has passed: what was the least may have become more.
@@ -130,6 +134,14 @@ impl Unloaded {
     /// Whether a batch of this size lies where the line was seen.
     pub(super) fn knows(&self, entries: f64) -> bool {
         !self.is_new() && entries <= self.largest * KNOWN
+    }
+
+    /// The coefficient of variation of one clean latency.
+    pub(super) fn deviation(&self) -> f64 {
+        match self.weight > 0.0 {
+            true => (self.scatter / self.weight).sqrt(),
+            false => 0.0,
+        }
     }
 
     /// How much more than the BDP must be in flight because latencies

@@ -10,6 +10,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     num::NonZeroU32,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
@@ -57,6 +58,21 @@ pub(super) struct Assembly {
     traces: Mutex<Option<(TracesTo, Arc<Traces>)>>,
 }
 
+/// The longest period of a drain (`src/limit/slots.rs`).
+const COMMON: Duration = Duration::from_secs(64);
+
+/// A moment that every ferry agrees on whose clock is right: the last whole
+/// multiple of 64 s of the time of day. All that hangs on it is whether several
+/// that share an upstream look for its unloaded latency together.
+// It is the one place that looks at the wall clock, once, and nothing is wrong
+// where that is.
+#[allow(clippy::disallowed_methods)]
+fn common_origin() -> Option<Instant> {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+    let past = Duration::from_nanos((since.as_nanos() % COMMON.as_nanos()).try_into().ok()?);
+    tokio::time::Instant::now().into_std().checked_sub(past)
+}
+
 /// What every policy's windows of one group share.
 struct Line {
     /// The group's number, if it is one.
@@ -75,9 +91,14 @@ impl Assembly {
         readiness: &Arc<Readiness>,
         metrics: &Metrics,
     ) -> Result<Self, StackError> {
+        let origin = common_origin();
+        let limit = || match origin {
+            Some(origin) => LimitLayer::classified(policy.limit, ByStatus).aligned(origin),
+            None => LimitLayer::classified(policy.limit, ByStatus),
+        };
         let line = |group| Line {
             group,
-            limit: LimitLayer::classified(policy.limit, ByStatus),
+            limit: limit(),
             queue: Mutex::default(),
         };
         Ok(Self {

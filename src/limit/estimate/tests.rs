@@ -1,6 +1,6 @@
 //! The rule against small plants in virtual time: each promise by name.
 
-use std::{cmp::Reverse, collections::BinaryHeap};
+use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
 
 use super::*;
 use crate::limit::{LimitSettings, Limiter, Sent};
@@ -247,7 +247,7 @@ fn saturate_rule(plant: &Plant, mut rule: Little, seconds: u64) -> (Little, Inst
             let begins = (now + plant.delay / 2).max(free_at);
             free_at = begins + plant.service;
             let in_flight = u32::try_from(answers.len() + 1).expect("hundreds at most");
-            rule.leaves(100, 1_000);
+            rule.leaves(now, 100, 1_000);
             answers.push(Reverse((free_at + plant.delay / 2, now, in_flight)));
         }
         let Reverse((at, sent, in_flight)) = answers.pop().expect("at least one is in flight");
@@ -260,8 +260,8 @@ fn saturate_rule(plant: &Plant, mut rule: Little, seconds: u64) -> (Little, Inst
 #[test]
 fn start_doubles_a_round_until_the_throughput_is_flat() {
     let mut little = Little::new(1, 256);
-    little.leaves(100, 1_000);
     let (mut seen, mut now) = (vec![little.limit()], Instant::now());
+    little.leaves(now, 100, 1_000);
     // However many are in flight, each takes 10 ms: the throughput doubles.
     while little.limit() < 64.0 {
         let round = now;
@@ -292,7 +292,7 @@ fn app_limited_keeps_what_was_found_under_load() {
     let (centre, theta) = (little.centre, little.trim.theta());
     for _ in 0..500 {
         now += 3 * MS;
-        little.leaves(10, 0);
+        little.leaves(now, 10, 0);
         little.learn(&Sample {
             entries: 10,
             backlog: 0,
@@ -310,7 +310,7 @@ fn app_limited_batches_do_not_queue_in_a_serial_upstream() {
     let (mut now, service) = (Instant::now(), 3 * MS);
     // Whatever is in flight is worked off one by one, and nobody presses.
     for _ in 0..2_000 {
-        little.leaves(10, 0);
+        little.leaves(now, 10, 0);
         let in_flight = little.limit() as u32;
         now += service;
         little.learn(&Sample {
@@ -322,30 +322,78 @@ fn app_limited_batches_do_not_queue_in_a_serial_upstream() {
     assert_eq!(little.limit() as u32, 1);
 }
 
-#[test]
-fn guard_halves_what_a_sudden_queue_makes_too_much() {
-    let (mut little, now) = settled();
-    for n in 0..1_000 {
-        let before = little.centre;
-        little.learn(&pressed(now + n * MS, 60 * MS, 20));
-        if matches!(little.stage, Stage::Start { .. }) {
-            assert!((little.centre - before / 2.0).abs() < 1e-9);
-            return;
+/// Batches that take 60 ms, until it wants to know why.
+fn suspicious(little: &mut Little, mut now: Instant) -> Instant {
+    for _ in 0..5_000 {
+        if little.drains.suspects() && !matches!(little.stage, Stage::Drain { .. }) {
+            return now;
         }
+        now += MS;
+        little.leaves(now, 100, 1_000);
+        little.learn(&pressed(now - 60 * MS, 60 * MS, 20));
     }
-    panic!("{} at W = {}", little.centre, little.slowdown);
+    panic!("{little:?}");
+}
+
+/// Sends what a drain sends, of which each batch takes `rtt`, once it begins.
+fn drained(little: &mut Little, mut now: Instant, slow: Duration, rtt: Duration) -> Instant {
+    for _ in 0..5_000 {
+        if matches!(little.stage, Stage::Drain { .. }) {
+            break;
+        }
+        now += MS;
+        little.learn(&pressed(now - slow, slow, 20));
+    }
+    let alone = little.limit();
+    assert!((1.0..=little.bdp.max(1.0)).contains(&alone), "{alone}");
+    for _ in 0..drain::SAMPLES {
+        now += MS;
+        little.leaves(now, 100, 1_000);
+        little.learn(&pressed(now, rtt, 1));
+    }
+    now + rtt
+}
+
+#[test]
+fn guard_gives_up_the_queue_that_a_drain_leaves_behind() {
+    let (mut little, mut now) = settled();
+    let before = little.centre;
+    now = suspicious(&mut little, now);
+    drained(&mut little, now, 60 * MS, 5 * MS);
+    assert!(!little.drains.suspects());
+    assert!(
+        little.centre < before / 2.0,
+        "{} of {before}",
+        little.centre
+    );
+}
+
+#[test]
+fn guard_keeps_the_limit_where_drains_see_that_there_is_no_queue() {
+    let (mut little, mut now) = settled();
+    let before = little.centre;
+    now = suspicious(&mut little, now);
+    for _ in 0..2 {
+        now = drained(&mut little, now, 60 * MS, 60 * MS);
+    }
+    assert!(matches!(little.stage, Stage::Start(_)), "{little:?}");
+    assert!(little.centre >= before, "{} of {before}", little.centre);
 }
 
 #[test]
 fn drain_sends_less_to_see_the_unloaded_latency_and_refuses_nothing() {
     let (mut little, now) = settled();
-    little.enter(Stage::Drain { clean: 0 });
+    little.drain(now, 0);
     let drained = little.limit();
     assert!((1.0..little.bdp).contains(&drained), "{drained}");
-    for n in 0..DRAIN_SAMPLES {
-        little.learn(&pressed(now + n * MS, 5 * MS, 1));
+    for n in 0..drain::SAMPLES {
+        assert!(matches!(little.stage, Stage::Drain { .. }));
+        little.leaves(now + n * MS, 100, 1_000);
     }
-    assert!(matches!(little.stage, Stage::Steady { .. }));
+    assert!(
+        little.limit() > drained,
+        "it goes on with the last one sent"
+    );
 }
 
 #[test]
