@@ -158,7 +158,8 @@ mod tests {
                 );
             }
         }
-        // And what is read that the table does not have ends a debug build.
+        // And what is read that the table does not have ends a test, of a release
+        // build too.
         let node = tree::parse("version: 1").expect("it is YAML");
         let mut found = crate::policy::fault::Found::default();
         let top = crate::policy::section::Section::open(&node, "", &TOP, &mut found);

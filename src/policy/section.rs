@@ -78,7 +78,7 @@ impl<'a> Section<'a> {
         ASKED.with_borrow_mut(|asked| {
             asked.insert((std::ptr::from_ref(self.keys).addr(), key.to_owned()))
         });
-        if cfg!(debug_assertions) {
+        if cfg!(any(test, debug_assertions)) {
             let known = self.keys.known.iter().find(|known| known.name == key);
             let takes = known.map(|known| &known.takes);
             let is = takes.is_some_and(|takes| takes.may_be(&wanted));
