@@ -76,8 +76,16 @@ async fn the_alerts_fire_in_trouble_and_only_then() {
     assert!(test.status.success(), "{said}{complained}");
 }
 
-/// What there is nothing of where no entry had to go alone.
-const LATER: [&str; 1] = [names::ENTRIES_ALONE];
+/// What there is nothing of where no entry had to go alone and no method is
+/// observed (`tests/observe.rs` looks at that).
+const LATER: [&str; 6] = [
+    names::ENTRIES_ALONE,
+    names::OBSERVED_CALLS,
+    names::OBSERVED_ALONE,
+    names::OBSERVED_BATCHES,
+    names::OBSERVED_BATCH_ENTRIES,
+    names::OBSERVED_CALLS_SAVED,
+];
 
 /// A Prometheus of the test's own, as `deploy/prometheus` sets it up.
 struct Prometheus {
