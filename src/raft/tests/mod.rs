@@ -1,6 +1,13 @@
 //! Tests that need more than one file of the module, on a real disk.
 
-use std::{fs, ops::ControlFlow, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use openraft::impls::leader_id_adv::LeaderId;
@@ -91,16 +98,46 @@ pub(crate) fn listed(group: &Group) -> Vec<(String, String)> {
 }
 
 /// What a crash would leave of a data directory: a copy of its files as they
-/// are, while the databases are open. Nothing may be writing.
+/// are, while the databases are open. What still works behind the last answer
+/// (a purge, a compaction) is waited for, so that all is of one moment.
 pub(crate) fn crash_image(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            crash_image(&entry.path(), &target);
+    for _ in 0..600 {
+        let before = files(from);
+        let copied = before.is_ok() && copy(from, to).is_ok();
+        if copied && before.ok() == files(from).ok() {
+            return;
+        }
+        fs::remove_dir_all(to).ok();
+        thread::sleep(Duration::from_millis(100));
+    }
+    panic!("{} was still written to after a minute", from.display());
+}
+
+/// Every file below a directory, with its length and when it was written.
+fn files(below: &Path) -> io::Result<BTreeMap<PathBuf, (u64, SystemTime)>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(below)? {
+        let entry = entry?;
+        let about = entry.metadata()?;
+        if about.is_dir() {
+            found.append(&mut files(&entry.path())?);
         } else {
-            fs::copy(entry.path(), target).unwrap();
+            found.insert(entry.path(), (about.len(), about.modified()?));
         }
     }
+    Ok(found)
+}
+
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
 }

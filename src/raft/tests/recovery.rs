@@ -146,7 +146,10 @@ async fn the_log_is_never_purged_past_the_flushed_last_applied() {
         "purged to {purged}, flushed to {flushed}"
     );
     drop(left);
-    assert_eq!(open(image.path()).await.sessions().count().unwrap(), COUNT);
+    let reopened = open(image.path()).await;
+    assert_eq!(reopened.sessions().count().unwrap(), COUNT);
+    reopened.shutdown().await.unwrap();
+    group.shutdown().await.unwrap();
 }
 
 #[tokio::test]
