@@ -28,6 +28,7 @@ mod generate;
 mod node;
 mod proxy;
 mod settings;
+mod signals;
 mod snapshot;
 
 /// The flags make no sense.
@@ -208,23 +209,6 @@ fn one_line(refusal: &str) -> String {
         .filter(|line| !line.is_empty())
         .collect();
     told.join(" ")
-}
-
-/// Resolves when the process is asked to end: Ctrl-C or SIGTERM.
-pub(crate) async fn interrupted() -> Result<()> {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be awaited")?;
-        tokio::select! {
-            pressed = tokio::signal::ctrl_c() => pressed.context("Ctrl-C cannot be awaited"),
-            _ = terminate.recv() => Ok(()),
-        }
-    }
-    #[cfg(not(unix))]
-    tokio::signal::ctrl_c()
-        .await
-        .context("Ctrl-C cannot be awaited")
 }
 
 /// A result for scripts, on stdout.

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use super::{
     proxy::{DRAIN_PATIENCE, announce, end, or_close},
     settings::{Setting, effective},
+    signals::Signals,
 };
 use crate::{
     policy::{self, NodeFile},
@@ -93,10 +94,11 @@ impl Node {
         settings.identity.groups = self.groups;
         let metrics = Metrics::default();
         let groups = stack::open_node(settings, &metrics).await?;
+        let mut signals = Signals::listen()?;
         let stack = Stack::node(groups.clone(), self.listen, self.admin, metrics).await;
         let stack = or_close(stack, Some(&groups)).await?;
         announce("ferry node", &stack);
-        super::interrupted().await?;
+        signals.asked_to_end().await?;
         end(stack, Some(groups)).await
     }
 
@@ -122,6 +124,7 @@ async fn join(file: NodeFile) -> Result<ExitCode> {
     let metrics = Metrics::default();
     let (listen, admin) = (file.listen, file.admin);
     let member = Member::start(settings(file), metrics.registry()).await?;
+    let mut signals = Signals::listen()?;
     let stack = match Stack::node(member.groups().clone(), listen, admin, metrics).await {
         Ok(stack) => stack,
         Err(error) => {
@@ -132,7 +135,7 @@ async fn join(file: NodeFile) -> Result<ExitCode> {
     announce("ferry node", &stack);
     eprintln!("ferry node: peers call {}", member.peer_addr());
     let fault = tokio::select! {
-        asked = super::interrupted() => asked.map(|()| None)?,
+        asked = signals.asked_to_end() => asked.map(|()| None)?,
         fault = member.stopped() => Some(fault),
     };
     if let Some(fault) = fault {

@@ -4,7 +4,10 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result};
 
-use super::settings::{Setting, effective};
+use super::{
+    settings::{Setting, effective},
+    signals::{Hangups, Signals},
+};
 use crate::{
     policy::{self, Cause, Listen, Policy, Source},
     raft::Groups,
@@ -62,37 +65,25 @@ impl Proxy {
         }
         let metrics = Metrics::default();
         let groups = stack::open_groups(&policy, &metrics).await?;
+        let (mut signals, mut hangups) = (Signals::listen()?, Hangups::listen()?);
         let stack = Stack::of_source(&policy, source, groups.clone(), metrics).await;
         let stack = or_close(stack, groups.as_ref()).await?;
         announce("ferry proxy", &stack);
-        until_ended(&stack).await?;
+        until_ended(&stack, &mut signals, &mut hangups).await?;
         end(stack, groups).await
     }
 }
 
 /// Serves until the process is asked to end; SIGHUP reads the policy again.
-async fn until_ended(stack: &Stack) -> Result<()> {
-    tokio::select! {
-        asked = super::interrupted() => asked,
-        () = stack.drain_asked() => Ok(()),
-        hung_up = reload_at_hangups(stack) => hung_up,
+async fn until_ended(stack: &Stack, signals: &mut Signals, hangups: &mut Hangups) -> Result<()> {
+    loop {
+        tokio::select! {
+            asked = signals.asked_to_end() => return asked,
+            () = stack.drain_asked() => return Ok(()),
+            // What came of it is in the log.
+            () = hangups.next() => { stack.reload(Cause::Signal).await; }
+        }
     }
-}
-
-#[cfg(unix)]
-async fn reload_at_hangups(stack: &Stack) -> Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut hangups = signal(SignalKind::hangup()).context("SIGHUP cannot be awaited")?;
-    while hangups.recv().await.is_some() {
-        // What came of it is in the log.
-        stack.reload(Cause::Signal).await;
-    }
-    std::future::pending().await
-}
-
-#[cfg(not(unix))]
-async fn reload_at_hangups(_: &Stack) -> Result<()> {
-    std::future::pending().await
 }
 
 /// The stack, or else an orderly end of the groups that were opened for it: ones

@@ -47,7 +47,7 @@ pub use report::{LatencyMs, Report, milliseconds};
 pub use running::Running;
 pub use tally::Progress;
 
-use super::{INTERRUPTED, Output, Usage, interrupted, print_json};
+use super::{INTERRUPTED, Output, Usage, print_json, signals::interrupted};
 
 /// Callers that share one connection unless `--connections` says otherwise.
 const CALLERS_A_CONNECTION: u32 = 500;

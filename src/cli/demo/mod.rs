@@ -16,7 +16,8 @@ mod verify;
 use super::{
     INTERRUPTED, Output, Usage,
     bench::{PlanError, Report, Running, Sessions, at_least_one, milliseconds},
-    interrupted, print_json,
+    print_json,
+    signals::interrupted,
 };
 use legs::{Clients, LEGS, Leg};
 use outcome::{LegOutcome, Outcome};
