@@ -61,6 +61,9 @@ pub(super) enum Verdict {
 #[derive(Debug)]
 struct Probe {
     since: Instant,
+    /// When the first of them left: until then a queue of our own ran empty,
+    /// and the upstream had its work.
+    from: Option<Instant>,
     /// When the last of them left.
     until: Option<Instant>,
     meter: Meter,
@@ -71,7 +74,7 @@ struct Probe {
 pub(super) struct Drains {
     slots: Slots,
     probe: Option<Probe>,
-    /// How long the last one held back.
+    /// How long the last one held back, without the time before its first batch.
     length: Duration,
     /// Drains left until τ is trusted.
     fresh: u32,
@@ -130,16 +133,20 @@ impl Drains {
         self.fresh = self.fresh.saturating_sub(1);
         self.probe = Some(Probe {
             since: now,
+            from: None,
             until: None,
             meter: Meter::since(now),
         });
     }
 
-    /// The last batch of the drain leaves now.
-    pub(super) fn sent_all(&mut self, now: Instant) {
+    /// A batch of the drain leaves now; after it, `left` more.
+    pub(super) fn leaves(&mut self, now: Instant, left: u32) {
         if let Some(probe) = &mut self.probe {
-            probe.until = Some(now);
-            self.length = now.saturating_duration_since(probe.since);
+            let from = *probe.from.get_or_insert(now);
+            if left == 0 {
+                probe.until = Some(now);
+                self.length = now.saturating_duration_since(from);
+            }
         }
     }
 

@@ -35,6 +35,7 @@ use super::{
     trim::Trim,
     unloaded::Unloaded,
 };
+use stage::{HIGH, Stage, Then};
 
 /// How far a high phase goes above L. It never goes below: L is what should
 /// carry the load, and looking for less must not cost any of it.
@@ -48,6 +49,8 @@ const BOUND: f64 = 0.6;
 /// The part of the BDP that counts as alone. If τ, and so the BDP, is too
 /// high by a queue, the next drain lowers both by this factor: it converges.
 const DRAIN_TO: f64 = 0.8;
+/// The same where others are suspected: their part of the queue is in it, too.
+const DOUBT_TO: f64 = 0.5;
 /// The limit before the first sample: one, so that the first latencies are
 /// of batches that met no other of ours.
 const FIRST_LIMIT: f64 = 1.0;
@@ -57,24 +60,6 @@ const CUT: f64 = 0.7;
 const IDLE: f64 = 10.0;
 /// Room over the BDP while nobody presses, and for the rounding.
 const LIGHT: (f64, f64) = (1.2, 0.5);
-
-/// What the rule is doing.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Stage {
-    /// Doubles a round until throughput stops growing.
-    Start(Doubling),
-    /// Holds back until hardly anything of ours is in flight, and sends a few
-    /// batches that meet no queue; then the phase goes on.
-    Drain { alone: f64, left: u32, phase: usize },
-    /// Dithers between L and a little more.
-    Steady { phase: usize },
-    /// Nobody answers: one probe at a time.
-    Away,
-}
-
-/// Which phases of a steady cycle run high. Low, high, high, low cancels
-/// drift; the others stay low, so that most batches wait in no longer a queue.
-const HIGH: [bool; 6] = [false, true, true, false, false, false];
 
 /// The default rule.
 #[derive(Debug)]
@@ -243,16 +228,16 @@ impl Little {
         }
     }
 
-    fn drain(&mut self, now: Instant, phase: usize) {
-        let bdp = match self.drains.suspects() {
-            true => self.bdp.min(self.centre / self.slowdown.max(1.0)),
-            false => self.bdp,
+    fn drain(&mut self, now: Instant, then: Then) {
+        let alone = match self.drains.suspects() {
+            true => DOUBT_TO * self.bdp.min(self.centre / self.slowdown.max(1.0)),
+            false => DRAIN_TO * self.bdp,
         };
         self.drains.begin(now);
         self.enter(Stage::Drain {
-            alone: (bdp * DRAIN_TO).max(1.0),
+            alone: alone.max(1.0),
             left: drain::SAMPLES,
-            phase,
+            then,
         });
     }
 
@@ -320,7 +305,7 @@ impl Little {
                 let theta = (self.centre - 1.0) / (self.unloaded.spread() * self.bdp);
                 self.trim.set(theta);
             }
-            return self.drain(now, 0);
+            return self.drain(now, Then::Steady { phase: 0 });
         }
         self.centre = self.clamp(self.centre * 2.0);
         self.enter(Stage::Start(doubling));
@@ -337,7 +322,9 @@ impl Little {
             drain::Verdict::Shorter => {
                 // What was in flight for the longer way is a queue now.
                 self.bdp *= found.unloaded;
-                self.centre = self.clamp(self.centre.min(self.target()));
+                if !matches!(self.stage, Stage::Start(_)) {
+                    self.centre = self.clamp(self.centre.min(self.target()));
+                }
             }
             drain::Verdict::Longer => self.start_from(self.centre),
             drain::Verdict::Queue => {
@@ -352,15 +339,18 @@ impl Little {
         }
     }
 
-    /// In the moments for it, a drain.
+    /// In the moments for it, a drain: of START, too, for its doublings would
+    /// fill the moments in which others look for an empty upstream.
     fn watch_slots(&mut self, now: Instant) {
         let due = self.drains.is_due(now, self.usual);
-        if let Stage::Steady { phase } = self.stage
-            && due
-            && self.pressed
-        {
+        let then = match self.stage {
+            Stage::Steady { phase } => Then::Steady { phase },
+            Stage::Start(doubling) if self.bdp > 0.0 => Then::Start(doubling),
+            _ => return,
+        };
+        if due && self.pressed {
             self.unloaded.relax();
-            self.drain(now, phase);
+            self.drain(now, then);
         }
     }
 }
@@ -402,12 +392,12 @@ impl Rule for Little {
 
     fn leaves(&mut self, now: Instant, entries: u32, backlog: u64) {
         self.pressed = is_pressing(entries, backlog);
-        if let Stage::Drain { left, phase, .. } = &mut self.stage {
+        if let Stage::Drain { left, then, .. } = &mut self.stage {
             *left = left.saturating_sub(1);
-            if *left == 0 {
-                let phase = *phase;
-                self.drains.sent_all(now);
-                self.enter(Stage::Steady { phase });
+            let (left, then) = (*left, *then);
+            self.drains.leaves(now, left);
+            if left == 0 {
+                self.enter(then.into());
             }
         }
     }
@@ -428,6 +418,7 @@ impl Rule for Little {
     }
 }
 
+mod stage;
 mod steady;
 
 #[cfg(test)]

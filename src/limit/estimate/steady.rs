@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::{HIGH, Little, Stage};
-use crate::limit::meter::Meter;
+use crate::limit::{meter::Meter, trim::Low};
 
 /// An elasticity that is no trimming any more: the plant has become faster.
 const FAR: f64 = 0.4;
@@ -86,18 +86,22 @@ impl Little {
     fn adjust(&mut self) -> f64 {
         let (low, high) = self.dither();
         let lever = (high / low).ln();
+        let now = Low {
+            limit: low,
+            latency: self.phases.low.latency(),
+        };
         // What stands in the queue is one and the same for those behind it.
         let queued = low * (1.0 - 1.0 / self.slowdown.max(1.0));
         let Some((fresh, seen)) = self.phases.end_cycle(lever, 1.0 + queued) else {
             return 0.0;
         };
-        self.trim.learn(seen, self.usual);
+        self.trim.learn(seen, self.usual, now);
         if self.trim.is_shared() {
             self.drains.suspect();
         }
         self.follow();
         // A queue that is there still says that nothing has become faster.
-        match self.usual > FAR_SLOWDOWN {
+        match self.usual > FAR_SLOWDOWN || self.trim.has_others() {
             true => 0.0,
             false => fresh.mean - 2.0 * fresh.deviation,
         }

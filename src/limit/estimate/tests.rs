@@ -383,7 +383,7 @@ fn guard_keeps_the_limit_where_drains_see_that_there_is_no_queue() {
 #[test]
 fn drain_sends_less_to_see_the_unloaded_latency_and_refuses_nothing() {
     let (mut little, now) = settled();
-    little.drain(now, 0);
+    little.drain(now, Then::Steady { phase: 0 });
     let drained = little.limit();
     assert!((1.0..little.bdp).contains(&drained), "{drained}");
     for n in 0..drain::SAMPLES {
@@ -394,6 +394,24 @@ fn drain_sends_less_to_see_the_unloaded_latency_and_refuses_nothing() {
         little.limit() > drained,
         "it goes on with the last one sent"
     );
+}
+
+#[test]
+fn start_holds_back_too_in_the_moments_in_which_others_drain() {
+    let (mut little, now) = settled();
+    little.align(now - 993 * MS);
+    little.start_from(8.0);
+    for n in 0..3 {
+        little.leaves(now + n * MS, 100, 1_000);
+        little.learn(&pressed(now + n * MS, 5 * MS, 8));
+    }
+    let drains = |little: &Little| matches!(little.stage, Stage::Drain { .. });
+    assert!(drains(&little), "{:?}", little.stage);
+    for n in 3..3 + drain::SAMPLES {
+        assert!(drains(&little) && little.limit() < 8.0);
+        little.leaves(now + n * MS, 100, 1_000);
+    }
+    assert!(matches!(little.stage, Stage::Start(_)) && little.limit() >= 8.0);
 }
 
 #[test]
