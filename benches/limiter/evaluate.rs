@@ -158,6 +158,7 @@ pub(crate) fn setup<'a>(job: &Job<'a>, plant: &'a PlantShape, seed: u64) -> Setu
         load: job.load,
         batch: job.scenario.batch,
         sidecars: job.scenario.sidecars,
+        clocks_ms: job.scenario.clocks_ms,
         seconds: job.scenario.seconds,
         seed,
         deaf: false,

@@ -110,6 +110,7 @@ mod tests {
             load: &load,
             batch: 100,
             sidecars: 1,
+            clocks_ms: 0.0,
             seconds: 5.0,
             seed: 1,
             deaf: false,

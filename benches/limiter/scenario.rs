@@ -34,6 +34,10 @@ pub(crate) struct Scenario {
     /// Sidecars in front of the one plant.
     #[serde(default = "one")]
     pub(crate) sidecars: usize,
+    /// How far the first and the last sidecar's clock are apart; the others lie
+    /// evenly between.
+    #[serde(default)]
+    pub(crate) clocks_ms: f64,
     /// Every size and time of the plant is multiplied by `exp(±vary)`,
     /// drawn anew for each seed.
     #[serde(default)]
@@ -84,6 +88,9 @@ impl Scenario {
         }
         if self.batch == 0 || self.sidecars == 0 {
             return Err("batch and sidecars: must be at least 1".into());
+        }
+        if !(0.0..=1e4).contains(&self.clocks_ms) {
+            return Err(format!("clocks_ms {}: must be 0 to 10000", self.clocks_ms));
         }
         if !(0.0..=1.0).contains(&self.vary) {
             return Err(format!("vary {}: must be 0 to 1", self.vary));

@@ -39,6 +39,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) load: &'a LoadShape,
     pub(crate) batch: u32,
     pub(crate) sidecars: usize,
+    /// Between the first and the last sidecar's clock.
+    pub(crate) clocks_ms: f64,
     pub(crate) seconds: f64,
     pub(crate) seed: u64,
     /// The window is not told who has left, like a batcher that submits first
@@ -136,8 +138,10 @@ pub(crate) fn run(setup: &Setup<'_>, limiter: impl Fn() -> Limiter) -> Trace {
             ..Trace::default()
         },
     };
-    for side in &mut sim.sides {
-        side.limiter.align(sim.base);
+    let between = setup.clocks_ms / 1e3 / (setup.sidecars as f64 - 1.0).max(1.0);
+    for (n, side) in sim.sides.iter_mut().enumerate() {
+        let behind = Duration::from_secs_f64(between * n as f64);
+        side.limiter.align(sim.base - behind);
     }
     sim.begin();
     let end = nanos(setup.seconds);
@@ -479,6 +483,7 @@ mod tests {
             load: &load,
             batch: 100,
             sidecars: 1,
+            clocks_ms: 0.0,
             seconds: 3.0,
             seed: 1,
             deaf,

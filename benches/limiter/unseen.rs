@@ -54,6 +54,7 @@ pub(crate) fn draw(seed: u64, at: u64) -> Scenario {
         warmup,
         batch,
         sidecars,
+        clocks_ms: 0.0,
         vary: 0.0,
         hold: [].into(),
     }
