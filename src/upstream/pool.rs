@@ -212,3 +212,54 @@ impl Pool {
         RESOLVE_AGAIN
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::uri::{Authority, Scheme};
+
+    use super::*;
+
+    fn target(address: Address) -> Target {
+        Target {
+            address,
+            name: "meta.example:1228".into(),
+            scheme: Scheme::HTTP,
+            authority: Authority::from_static("meta.example:1228"),
+            tls: None,
+        }
+    }
+
+    fn lines(pool: &Pool) -> Vec<Arc<Line>> {
+        let lines = pool.lines.load();
+        lines.iter().map(|kept| Arc::clone(&kept.line)).collect()
+    }
+
+    #[tokio::test]
+    async fn a_name_that_stands_for_other_addresses_is_followed_and_keeps_those_it_still_has() {
+        let pool = Pool::start(Vec::new(), LineSettings::default());
+        let name = target(Address::Name("meta.example".into(), 1228));
+        let [a, b, c] = [1, 2, 3].map(|n| target(Address::Tcp(([127, 0, 0, n], 9).into())));
+        pool.stand_for(&name, [a.clone(), b.clone()]);
+        let before = lines(&pool);
+        pool.stand_for(&name, [b.clone(), c.clone()]);
+        let after = lines(&pool);
+        let addresses: Vec<_> = after.iter().map(|line| &line.target.address).collect();
+        assert_eq!(addresses, [&b.address, &c.address]);
+        assert!(Arc::ptr_eq(&before[1], &after[0]), "its connections stay");
+        let down = before[0].down().expect("nobody is to call there any more");
+        assert!(down.contains("another address"), "{down}");
+    }
+
+    #[tokio::test]
+    async fn a_name_server_that_fails_takes_no_address_away() {
+        let pool = Pool::start(Vec::new(), LineSettings::default());
+        let name = target(Address::Name("meta.example".into(), 1228));
+        let a = target(Address::Tcp(([127, 0, 0, 1], 9).into()));
+        pool.stand_for(&name, [a]);
+        assert_eq!(
+            pool.cannot_resolve(&name, "no answer".into()),
+            RESOLVE_AGAIN
+        );
+        assert_eq!(lines(&pool).len(), 1);
+    }
+}
