@@ -298,4 +298,4 @@ fn own_parts(reply: BatchReply, callers: usize) -> Vec<Result<Bytes, Status>> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -184,3 +184,56 @@ where
 fn clock() -> Instant {
     tokio::time::Instant::now().into_std()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use futures_util::FutureExt as _;
+    use tokio::sync::oneshot;
+    use tower::{ServiceExt as _, service_fn};
+
+    use super::*;
+    use crate::{
+        limit::{LimitLayer, LimitSettings},
+        upstream::{
+            again::tests::batch,
+            barrier::{BarrierRule, Barriers},
+        },
+    };
+
+    #[tokio::test]
+    async fn who_waits_for_a_batchs_calls_waits_until_it_is_answered() {
+        let barriers = Barriers::default();
+        let set = BarrierRule::new("/s.S/Set", true, ["/s.S/Delete"]);
+        let delete = BarrierRule::new("/s.S/Delete", true, ["/s.S/Set"]);
+        let mut batch = batch(&["client".to_owned()]);
+        let mut call = batch.requests[0].clone();
+        (call.turn, _) = barriers.enter(&set, &[1]);
+        batch.requests = Arc::new(vec![call]);
+        let (_, before) = barriers.enter(&delete, &[1]);
+        let mut waits = Box::pin(before.over(None));
+
+        // Like an upstream that has written the batch and let go of it.
+        let (answer, answered) = oneshot::channel();
+        let answered = Mutex::new(Some(answered));
+        let below = service_fn(move |batch: Batch<Call>| {
+            drop(batch);
+            let answered = answered.lock().expect("no holder panics").take();
+            async move {
+                answered
+                    .expect("it is called once")
+                    .await
+                    .map_err(|_| Status::ok(""))
+            }
+        });
+        let limit = LimitLayer::new(LimitSettings::default()).view();
+        let noted = NotedLayer::new(Notes::default(), limit).layer(below);
+        let mut sent = Box::pin(noted.oneshot(batch));
+        assert!((&mut sent).now_or_never().is_none());
+        assert!((&mut waits).now_or_never().is_none(), "it is not answered");
+        answer.send(()).expect("it is awaited");
+        assert!(sent.await.is_ok());
+        waits.await;
+    }
+}

@@ -33,7 +33,7 @@ fn client(call: &Call) -> String {
     old.expect("a message of this test").client_id
 }
 
-fn batch(clients: &[String]) -> Batch<Call> {
+pub(in crate::upstream) fn batch(clients: &[String]) -> Batch<Call> {
     let policy = Policy::embedded();
     let call = |client: &String| {
         let message = OldCreateSession {
