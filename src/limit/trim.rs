@@ -44,11 +44,11 @@ const QUEUEING: f64 = 1.3;
 /// `e·W` past which the plant is shared: 1, less what `e − σ` is below e.
 const SHARED: f64 = 0.9;
 /// The weight of the newest cycle in `e·W`.
-const SHARED_GAIN: f64 = 0.4;
+const SHARED_GAIN: f64 = 0.25;
 /// Batches in flight below which a slowdown of up to [`JUMP`] proves no others.
-const FEW: f64 = 6.0;
-/// A little more than the slowdown that two syncs instead of one make.
-const JUMP: f64 = 2.1;
+const FEW: f64 = 8.0;
+/// More than the slowdown that two syncs instead of one make, by what W scatters.
+const JUMP: f64 = 2.6;
 /// What a cycle leaves of θ while the plant is shared.
 const YIELD: f64 = 0.85;
 /// Cycles after which the proof is to be had again.
