@@ -97,13 +97,14 @@ fn median<T: Ord + Copy>(mut of: Vec<T>) -> T {
 #[allow(clippy::print_stdout)] // its result
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_each_attack_costs_other_callers() {
-    let upstream = Upstream::answering().await;
     println!(
         "| attack | p99 without | p99 during | factor | calls/s without | during | refused | memory, MiB |"
     );
     println!("|---|---|---|---|---|---|---|---|");
     for attack in ATTACKS {
-        // A process for each, with the guards as they are by default.
+        // A process for each, with the guards as they are by default, and an
+        // upstream, which keeps all that it is sent.
+        let upstream = Upstream::answering().await;
         let sidecar = sidecar(&upstream, "").await;
         leg(sidecar.address).await;
         let (mut without, mut during) = (Vec::new(), Vec::new());

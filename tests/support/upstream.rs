@@ -41,7 +41,7 @@ type Frames = mpsc::UnboundedSender<Result<Frame<Bytes>, io::Error>>;
 pub(crate) const REMOVE: &str = "/test.Sessions/Remove";
 
 /// More permits than any test has batches.
-const ALL: usize = 1 << 16;
+const ALL: usize = 1 << 24;
 
 /// A batch as it arrived.
 #[derive(Clone, Debug)]
