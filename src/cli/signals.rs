@@ -78,3 +78,18 @@ impl Hangups {
 pub(crate) async fn interrupted() -> Result<()> {
     Signals::listen()?.asked_to_end().await
 }
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_signal_that_comes_before_anyone_awaits_it_is_kept() {
+        let mut hangups = Hangups::listen().expect("a process may");
+        let kill = format!("kill -HUP {}", std::process::id());
+        let mut shell = tokio::process::Command::new("sh");
+        let sent = shell.args(["-c", &kill]).status().await;
+        assert!(sent.expect("there is a shell").success());
+        hangups.next().await;
+    }
+}
