@@ -37,7 +37,7 @@ demo: setup-build
 
 ##: test         every check and every test, the Python client's too
 .PHONY: test
-test: lint-files lint-rust deny-fixed doc test-full test-core
+test: lint-files lint-rust deny-fixed doc test-full test-core test-readme
 
 ##: test-etcd    etcdctl's own performance check through ferry, a minute
 .PHONY: test-etcd
@@ -154,6 +154,11 @@ test-full: setup-test $(VENV)/.test
 test-core: setup-test
 	cargo build $(CARGO_FLAGS) $(CORE)
 	cargo test $(CARGO_FLAGS) $(CORE)
+
+# The README's own make commands, which run for minutes and use both cores.
+.PHONY: test-readme
+test-readme: setup-test
+	cargo test $(CARGO_FLAGS) --test main -- --ignored every_make_command_of_the_readme
 
 .PHONY: lint-files
 lint-files: setup-lint $(VENV)/.lint

@@ -160,8 +160,8 @@ async fn kills_and_cuts_at_random_cost_no_acknowledged_write() {
     let (loaded, missing) = stage.roll_call(WITHIN).await.expect(LEVEL);
     eprintln!(
         "chaos: {} acknowledged sessions, {} missing; {} leaders killed, callers heard nothing \
-         for {:?} by the median and {:?} at the longest (an election waits 500 ms to 1 s, so two \
-         are 2 s); answered otherwise: {:?}",
+         for {:?} by the median and {:?} at the longest (an election waits 1 s to 1.5 s, so two \
+         are 3 s); answered otherwise: {:?}",
         loaded.acknowledged.total(),
         missing.len(),
         silences.len(),

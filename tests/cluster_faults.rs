@@ -6,6 +6,7 @@ use tonic::Code;
 use crate::{
     process::Sidecar,
     support::{
+        admin,
         client::{CREATE, LIST, Line, frame, grpc, old_form, with},
         faults::Rule,
         load::Loading,
@@ -14,7 +15,7 @@ use crate::{
         until,
     },
 };
-use ferry::{proto::mqtt::ListSessionRequest, raft::keys};
+use ferry::{proto::mqtt::ListSessionRequest, raft::keys, telemetry::names};
 
 const NODES: [u64; 3] = [1, 2, 3];
 
@@ -87,11 +88,17 @@ async fn a_node_that_stands_still_is_done_without_and_catches_up() {
     let leader = nodes.leader(1).await;
     // It keeps its connections, and answers nothing: nobody is told.
     nodes.signal(leader, "STOP").await;
+    until("what it was sent is sent to another", async || {
+        let label = "reason=\"retry\"";
+        admin::metric(sidecar.admin, names::BATCHES_AGAIN, label).await > 0.0
+    })
+    .await;
     let before = loading.acknowledged();
     loading.until_acknowledged(before + 400).await;
     assert_ne!(nodes.leader(others(leader)[0]).await, leader);
     nodes.signal(leader, "CONT").await;
     let loaded = loading.stop();
+    assert_eq!(loaded.errors.len(), 0, "{:?}", loaded.errors);
     has_all(&nodes, &loaded).await;
 }
 

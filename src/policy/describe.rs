@@ -236,11 +236,13 @@ fn on_error(rules: &OnError) -> String {
     };
     let retried = match &rules.retry {
         None => "never tried again".to_owned(),
-        Some(retry) => format!(
-            "tried {} times at most on {}",
-            retry.attempts,
-            names(&retry.on)
-        ),
+        Some(retry) => {
+            let (attempts, on) = (retry.attempts, names(&retry.on));
+            let unanswered = retry.attempt_timeout.map_or_else(String::new, |timeout| {
+                format!(" and after {} without an answer", show_duration(timeout))
+            });
+            format!("tried {attempts} times at most on {on}{unanswered}")
+        }
     };
     format!("status, message and details copied to every caller; {bisected}, {retried}")
 }

@@ -136,6 +136,7 @@ pub(super) struct RetryFile {
     pub(super) on: Vec<At<Code>>,
     pub(super) idempotent: Option<At<bool>>,
     pub(super) backoff: Option<At<Duration>>,
+    pub(super) attempt_timeout: Option<At<Duration>>,
 }
 
 /// The `window` key.

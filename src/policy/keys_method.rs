@@ -223,6 +223,11 @@ pub(super) static RETRY: Keys = Keys::any_of(&[
         Duration,
         "The mean wait before the second time; it doubles.",
     ),
+    key(
+        "attempt_timeout",
+        Duration,
+        "Without an answer for so long it is sent again, whatever on says.",
+    ),
 ]);
 
 pub(super) static WINDOW: Keys = Keys::any_of(&[

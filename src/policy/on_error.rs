@@ -15,6 +15,7 @@ const ATTEMPTS: u64 = 3;
 const ATTEMPTS_BOUND: u64 = 16;
 const BACKOFF: Duration = Duration::from_millis(25);
 const BACKOFF_BOUNDS: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(10));
+const ATTEMPT_BOUNDS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(600));
 
 /// The statuses by the names that a policy has for them.
 pub(super) const CODES: [(&str, Option<Code>); 16] = [
@@ -65,6 +66,8 @@ pub struct Retry {
     pub on: Vec<Code>,
     /// The mean wait before the second time; it doubles each time.
     pub backoff: Duration,
+    /// How long an answer is waited for before it is sent again.
+    pub attempt_timeout: Option<Duration>,
 }
 
 impl OnError {
@@ -116,10 +119,17 @@ pub(super) fn check(file: &OnErrorFile, path: &str, found: &mut Found) -> OnErro
             BACKOFF_BOUNDS,
             found,
         );
+        let attempt_timeout = span(
+            retry.attempt_timeout.clone(),
+            &format!("{path}.attempt_timeout"),
+            ATTEMPT_BOUNDS,
+            found,
+        );
         Some(Retry {
             attempts: u32::try_from(attempts.unwrap_or(ATTEMPTS)).ok()?,
             on: retry.on.iter().map(|code| code.value).collect(),
             backoff: backoff.unwrap_or(BACKOFF),
+            attempt_timeout,
         })
     });
     OnError {

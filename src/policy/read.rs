@@ -268,6 +268,7 @@ fn on_error(on_error: &Section<'_>, found: &mut Found) -> OnErrorFile {
             on: retry.choices("on", &CODES, found),
             idempotent: retry.flag("idempotent", found),
             backoff: retry.duration("backoff", found),
+            attempt_timeout: retry.duration("attempt_timeout", found),
         }),
     }
 }

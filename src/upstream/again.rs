@@ -7,7 +7,9 @@
 //! between two attempts holds none. A budget bounds what is sent again to a
 //! part of what is sent at all: an upstream that fails everything is not
 //! failed twice as often for it. Who is sent again is settled when that permit
-//! is granted, as at a sealing: whoever left meanwhile does not ride along.
+//! is granted, as at a sealing: whoever left meanwhile does not ride along. What
+//! is not answered in its `attempt_timeout` goes on holding its own permit: the
+//! upstream may still be at work on it.
 
 use std::{
     ops::Range,
@@ -26,10 +28,10 @@ use tower::{
     retry::budget::{Budget, TpsBudget},
 };
 
-use super::{BatchReply, Call};
+use super::{BatchReply, Call, unanswered};
 use crate::{
     batch::{Batch, BatchError, Callers, Split},
-    policy::OnError,
+    policy::{OnError, Retry},
 };
 
 /// What the budget remembers.
@@ -112,6 +114,7 @@ where
             .map_or(end, |callers| end.min(callers.into()));
         batch.deadline = Some(end.into());
         let first = self.below.call(batch.clone());
+        let retry = self.rules.on_error[batch.requests[0].method].retry.clone();
         let failed = Failed {
             // A clone holds no permit.
             below: self.below.clone(),
@@ -121,7 +124,8 @@ where
         Either::Right(Box::pin(async move {
             failed.rules.budget.deposit();
             let all = 0..batch.requests.len();
-            let answer = failed.until_final(&batch, &all, first.await).await;
+            let first = in_time(first, retry.as_ref()).await;
+            let answer = failed.until_final(&batch, &all, first).await;
             match answer {
                 Err(status) if failed.bisects(&status, &batch, &all) => {
                     Ok(BatchReply::Each(failed.halve(&batch, status).await))
@@ -129,6 +133,52 @@ where
                 answer => answer,
             }
         }))
+    }
+}
+
+/// What became of one attempt.
+enum Attempt {
+    Answered(Result<BatchReply, Status>),
+    /// Its time was up.
+    Unanswered,
+    /// It was not made: nobody waited for its answer any more.
+    Left,
+}
+
+impl Attempt {
+    /// Whether another may end better.
+    fn may_pass(&self, retry: &Retry) -> bool {
+        match self {
+            Self::Answered(Err(status)) => retry.on.contains(&status.code()),
+            Self::Unanswered => true,
+            Self::Answered(Ok(_)) | Self::Left => false,
+        }
+    }
+
+    fn answer(self) -> Result<BatchReply, Status> {
+        match self {
+            Self::Answered(answer) => answer,
+            Self::Unanswered | Self::Left => Err(unanswered()),
+        }
+    }
+}
+
+/// The answer to an attempt, if it comes in the time that an attempt has. Else
+/// it is awaited in the background, where it holds what it holds.
+async fn in_time<F>(answer: F, retry: Option<&Retry>) -> Attempt
+where
+    F: Future<Output = Result<BatchReply, Status>> + Send + 'static,
+{
+    let Some(timeout) = retry.and_then(|retry| retry.attempt_timeout) else {
+        return Attempt::Answered(answer.await);
+    };
+    let mut answer = Box::pin(answer);
+    match tokio::time::timeout(timeout, &mut answer).await {
+        Ok(answer) => Attempt::Answered(answer),
+        Err(_) => {
+            tokio::spawn(answer);
+            Attempt::Unanswered
+        }
     }
 }
 
@@ -144,60 +194,59 @@ impl<S> Failed<S>
 where
     S: Service<Batch<Call>, Response = BatchReply, Error = Status>,
     S: Clone + Send + Sync,
-    S::Future: Send,
+    S::Future: Send + 'static,
 {
     /// Sends those calls of `range` again whose callers still wait once there
-    /// is a permit for them; `None` where none of them does.
-    async fn send(
-        &self,
-        batch: &Batch<Call>,
-        range: &Range<usize>,
-    ) -> Option<Result<BatchReply, Status>> {
+    /// is a permit for them.
+    async fn send(&self, batch: &Batch<Call>, range: &Range<usize>) -> Attempt {
         let mut below = self.below.clone();
         let ready = match below.ready().await {
             Ok(ready) => ready,
-            Err(status) => return Some(Err(status)),
+            Err(status) => return Attempt::Answered(Err(status)),
         };
         let stay: Vec<usize> = staying(batch, range).collect();
         if stay.is_empty() {
-            return None;
+            return Attempt::Left;
         }
-        let answer = ready.call(part_of(batch, &stay)).await;
-        Some(match stay.len() == range.len() {
-            true => answer,
-            false => answer.map(|reply| spread(reply, &stay, range)),
-        })
+        let sent = ready.call(part_of(batch, &stay));
+        match in_time(sent, self.retry(batch)).await {
+            Attempt::Answered(Ok(reply)) if stay.len() < range.len() => {
+                Attempt::Answered(Ok(spread(reply, &stay, range)))
+            }
+            attempt => attempt,
+        }
     }
 
-    /// Sends the calls of `range` again as long as their status may pass.
+    /// What the policy says about sending `batch` again as it is.
+    fn retry(&self, batch: &Batch<Call>) -> Option<&Retry> {
+        self.rules.on_error[batch.requests[0].method].retry.as_ref()
+    }
+
+    /// Sends the calls of `range` again as long as what became of them may pass.
     async fn until_final(
         &self,
         batch: &Batch<Call>,
         range: &Range<usize>,
-        mut answer: Result<BatchReply, Status>,
+        mut last: Attempt,
     ) -> Result<BatchReply, Status> {
-        let retry = self.rules.on_error[batch.requests[0].method].retry.as_ref();
-        let Some(retry) = retry else {
-            return answer;
-        };
-        for attempt in 1..retry.attempts {
-            match &answer {
-                Err(status) if retry.on.contains(&status.code()) => {}
-                _ => return answer,
-            }
+        let retry = self.retry(batch);
+        for attempt in 1..retry.map_or(1, |retry| retry.attempts) {
+            let Some(retry) = retry.filter(|retry| last.may_pass(retry)) else {
+                break;
+            };
             let mean = (retry.backoff * 2_u32.saturating_pow(attempt - 1)).min(LONGEST_BACKOFF);
             // Jittered, or all that one failure hit would come back at once.
             let wait = mean.mul_f64(0.5 + fastrand::f64());
             if Instant::now() + wait >= self.end || !self.may_send("retry") {
-                return answer;
+                break;
             }
             tokio::time::sleep(wait).await;
-            answer = match self.send(batch, range).await {
-                Some(answer) => answer,
-                None => return answer,
-            };
+            match self.send(batch, range).await {
+                Attempt::Left => break,
+                made => last = made,
+            }
         }
-        answer
+        last.answer()
     }
 
     /// Whether `status` says that some of the calls of `range` are at fault,
@@ -219,11 +268,12 @@ where
                 parts.extend(range.map(|_| Err(status.clone())));
                 continue;
             }
-            let Some(answer) = self.send(batch, &range).await else {
+            let attempt = self.send(batch, &range).await;
+            if matches!(attempt, Attempt::Left) {
                 parts.extend(range.map(|_| Err(status.clone())));
                 continue;
-            };
-            match self.until_final(batch, &range, answer).await {
+            }
+            match self.until_final(batch, &range, attempt).await {
                 Ok(reply) => parts.extend(own_parts(reply, range.len())),
                 Err(status) if self.bisects(&status, batch, &range) => {
                     split(&mut left, range, &status);

@@ -139,10 +139,14 @@ async fn late<T>(
     match answered {
         Ok(answer) if sent.elapsed() <= timeout => answer,
         Ok(Err(status)) => Err(status),
-        Ok(Ok(_)) | Err(_) => Err(Status::deadline_exceeded(
-            "the batch was sent and not answered in time: whether it took effect is unknown",
-        )),
+        Ok(Ok(_)) | Err(_) => Err(unanswered()),
     }
+}
+
+fn unanswered() -> Status {
+    Status::deadline_exceeded(
+        "the batch was sent and not answered in time: whether it took effect is unknown",
+    )
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use super::{
 };
 
 /// An election of a test: quick, and long enough for a machine that compiles.
-const ELECTION: &str = "election: {heartbeat: 100ms, min: 500ms, max: 1s}";
+const ELECTION: &str = "election: {heartbeat: 100ms, min: 1s, max: 1500ms}";
 
 /// The nodes of one test; all of them end with it.
 pub(crate) struct Nodes {

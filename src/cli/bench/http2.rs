@@ -7,7 +7,7 @@
 //! each of them can be done once.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     hash::{BuildHasherDefault, Hasher},
     mem,
 };
@@ -54,6 +54,8 @@ pub(super) struct Http2 {
     block: Option<Block>,
     outbound: BytesMut,
     streams: HashMap<u32, Stream, BuildHasherDefault<IdHasher>>,
+    /// Calls taken back, which the server may have answered all the same.
+    taken_back: HashSet<u32, BuildHasherDefault<IdHasher>>,
     next_stream: u32,
     server: Server,
     /// The messages on their way out.
@@ -110,6 +112,7 @@ impl Http2 {
             block: None,
             outbound,
             streams: HashMap::default(),
+            taken_back: HashSet::default(),
             next_stream: 1,
             server: Server {
                 known: false,
@@ -168,6 +171,7 @@ impl Http2 {
     pub(super) fn reset(&mut self, stream: u32) {
         if self.streams.remove(&stream).is_some() {
             self.uploads.forget(stream);
+            self.taken_back.insert(stream);
             put_word(&mut self.outbound, RST_STREAM, stream, CANCEL);
         }
     }
@@ -338,10 +342,10 @@ impl Http2 {
         self.decoder
             .decode(bytes, |name, value| fields.note(name, value))
             .map_err(|_| malformed("a header block does not decode"))?;
-        let Some(&Stream { received, .. }) = self.streams.get(&stream) else {
-            return Ok(());
-        };
         let ends = flags & END_STREAM != 0;
+        let Some(&Stream { received, .. }) = self.streams.get(&stream) else {
+            return self.stray(stream, ends);
+        };
         let verdict = match fields.head() {
             Head::Interim => return Ok(()),
             Head::Begun if !ends => return Ok(()),
@@ -349,10 +353,24 @@ impl Http2 {
             Head::Foreign(told) => Err(told.into()),
         };
         if !ends {
+            self.taken_back.insert(stream);
             put_word(&mut self.outbound, RST_STREAM, stream, CANCEL);
         }
         self.end(stream, verdict, answers);
         Ok(())
+    }
+
+    /// An answer to a call that waits for none: it was taken back while the
+    /// answer was on its way, or else it is the second.
+    fn stray(&mut self, stream: u32, ends: bool) -> Result<(), Broken> {
+        let taken_back = match ends {
+            true => self.taken_back.remove(&stream),
+            false => self.taken_back.contains(&stream),
+        };
+        match taken_back {
+            true => Ok(()),
+            false => Err(Broken(format!("stream {stream} was answered twice"))),
+        }
     }
 
     fn end(&mut self, stream: u32, verdict: Verdict, answers: &mut Vec<Answer>) {

@@ -19,6 +19,11 @@ const CASES: &[(&str, &str, &str)] = &[
         "on_error: {retry: {attempts: 3}}",
         "line 24, column 23: methods[0].on_error.retry: must have idempotent: true, which says that twice does no harm; add it, or leave retry out",
     ),
+    (
+        "reply: replicate",
+        "on_error: {retry: {on: [UNAVAILABLE], idempotent: true, attempt_timeout: 1ms}}",
+        "line 24, column 78: methods[0].on_error.retry.attempt_timeout: 1ms: must be at least 10ms; leave the key out for the default",
+    ),
     // Keys.
     (
         "linger: 2ms",

@@ -24,6 +24,7 @@ fn on_error(bisect: &[Code], retry: Option<(u32, &[Code])>) -> OnError {
             attempts,
             on: on.to_vec(),
             backoff: Duration::from_millis(10),
+            attempt_timeout: None,
         }),
     }
 }
@@ -254,4 +255,45 @@ async fn who_left_before_a_rejected_batch_is_halved_is_in_neither_half() {
             .iter()
             .all(|client| !["client-0", "client-4"].contains(&client.as_str()))
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_is_not_answered_in_its_time_is_made_again_and_keeps_its_place() {
+    const SECOND: Duration = Duration::from_secs(1);
+    let (made, at_work) = (Arc::<Mutex<usize>>::default(), Arc::new(()));
+    let (counted, held) = (Arc::clone(&made), Arc::clone(&at_work));
+    // The first stands still for a minute; what it holds, a permit does.
+    let upstream = service_fn(move |_: Batch<Call>| {
+        let mut made = counted.lock().expect("no holder panics");
+        *made += 1;
+        let (first, held) = (*made == 1, Arc::clone(&held));
+        async move {
+            tokio::time::sleep(if first { 60 * SECOND } else { Duration::ZERO }).await;
+            drop(held);
+            Ok(BatchReply::Same(Bytes::new()))
+        }
+    });
+    let mut rules = on_error(&[], Some((3, &[Code::Unavailable])));
+    let retry = rules.retry.as_mut().expect("it has one");
+    retry.attempt_timeout = Some(2 * SECOND);
+    let layer = |rules| AgainLayer::new(vec![rules], 10 * SECOND, self::counted());
+    let begin = Instant::now();
+    let answer = layer(rules.clone()).layer(upstream.clone());
+    answer
+        .oneshot(batch(&names(3)))
+        .await
+        .expect("the second is answered");
+    let took = begin.elapsed();
+    assert!(took > 2 * SECOND && took < 3 * SECOND, "{took:?}");
+    assert_eq!(*made.lock().expect("no holder panics"), 2);
+    // The service's own, the one here, and that of the attempt under way.
+    assert_eq!(Arc::strong_count(&at_work), 3, "the first is still at work");
+
+    // Who never hears anything is told so, once all attempts are made.
+    let silent = service_fn(|_: Batch<Call>| std::future::pending());
+    let begin = Instant::now();
+    let answer = layer(rules).layer(silent).oneshot(batch(&names(3))).await;
+    let error = answer.expect_err("nobody answers");
+    assert_eq!(error.code(), Code::DeadlineExceeded);
+    assert!(begin.elapsed() > 6 * SECOND, "{:?}", begin.elapsed());
 }

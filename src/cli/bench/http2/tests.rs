@@ -97,6 +97,24 @@ fn a_call_taken_back_is_reset_and_its_late_answer_ignored() {
 }
 
 #[test]
+fn a_call_that_is_answered_twice_breaks_its_connection() {
+    let mut http2 = connected();
+    let stream = open(&mut http2, 0);
+    open(&mut http2, 1);
+    assert_eq!(received(&mut http2, &reply(stream, b'0')), [(0, Ok(()))]);
+    let again = http2.receive(&reply(stream, b'0'), &mut Vec::new());
+    let told = again.expect_err("it has its answer").0;
+    assert_eq!(told, format!("stream {stream} was answered twice"));
+    // Nor may what was taken back be answered more than once.
+    let mut http2 = connected();
+    let stream = open(&mut http2, 0);
+    http2.reset(stream);
+    received(&mut http2, &reply(stream, b'0'));
+    let again = http2.receive(&reply(stream, b'0'), &mut Vec::new());
+    again.expect_err("it was answered");
+}
+
+#[test]
 fn calls_wait_while_the_server_takes_no_more() {
     let mut http2 = Http2::new(RequestHead::new(&[]));
     assert!(!http2.can_open(), "its settings have not come");
