@@ -41,9 +41,12 @@ const SNAPSHOT: &str = "snapshot";
 const STATE_PREFIX: &str = "state-";
 const COPY_PREFIX: &str = "saving-";
 
-/// How much is written before it is flushed: small, so that the skip list stays
-/// near the processor, where inserting into it is the cost of a write.
-const MEMTABLE_BYTES: usize = 8 << 20;
+/// How much goes into one skip list: so little that it stays near the processor,
+/// where inserting into it is the cost of a write, also where several groups
+/// take turns.
+const MEMTABLE_BYTES: usize = 2 << 20;
+/// How many of them are flushed together, into one file.
+const FLUSHED_TOGETHER: i32 = 4;
 const CACHE_BYTES: usize = 32 << 20;
 
 /// The state of one group.
@@ -279,8 +282,9 @@ fn open_database(path: &Path) -> io::Result<DB> {
 fn options() -> Options {
     let mut options = database::options();
     options.set_write_buffer_size(MEMTABLE_BYTES);
-    // Room for bursts: writers wait only when six are full.
-    options.set_max_write_buffer_number(6);
+    options.set_min_write_buffer_number_to_merge(FLUSHED_TOGETHER);
+    // Room for bursts: writers wait only when what six files take is full.
+    options.set_max_write_buffer_number(6 * FLUSHED_TOGETHER);
     options.set_level_zero_file_num_compaction_trigger(8);
     options.set_level_zero_slowdown_writes_trigger(40);
     options.set_level_zero_stop_writes_trigger(64);
