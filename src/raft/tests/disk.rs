@@ -42,7 +42,7 @@ async fn the_disk_stays_bounded_under_endless_overwrites_of_the_same_keys() {
     }
     assert_eq!(group.sessions().count().unwrap(), WIDTH as u64);
     group.shutdown().await.unwrap();
-    // A state of half a MiB, its memtables of 8 MiB, a snapshot; the log's
+    // A state of half a MiB, what is flushed at once (8 MiB), a snapshot; the log's
     // four buffers of 1 MiB, what a snapshot leaves, and what waits for
     // compaction: all of it a small part of what was written.
     let written = written as u64;
