@@ -277,6 +277,8 @@ impl Group {
             return Ok(());
         };
         let stopped = self.0.raft.shutdown().await.map_err(io::Error::other);
+        // One of a large state takes minutes, and is as good the next time.
+        self.0.state.is_closing.store(true, Ordering::Relaxed);
         // What was committed is still being applied; then openraft lets go.
         tokio::time::timeout(SHUTDOWN_PATIENCE, machine_gone)
             .await

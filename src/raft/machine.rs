@@ -110,7 +110,7 @@ impl RaftStateMachine<Types> for Machine {
         let (fixed, is_fixed) = oneshot::channel();
         let writing = task::spawn_blocking(move || {
             let written = store.database.get().and_then(|db| {
-                snapshot::write(&db, &store.snapshot_path(), || {
+                snapshot::write(&db, &store.snapshot_path(), &store.is_closing, || {
                     fixed.send(()).ok();
                 })
             });

@@ -11,6 +11,7 @@ use std::{
     fs::File,
     io::{self, BufReader, BufWriter, ErrorKind, Write},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use rocksdb::DB;
@@ -99,8 +100,14 @@ impl SnapshotFile {
 /// there, and calls `fixed` as soon as later writes no longer count. Blocks.
 ///
 /// The state is flushed first: a snapshot lets the log before it go, so what it
-/// stands for must not depend on that log any more.
-pub(crate) fn write(db: &DB, path: &Path, fixed: impl FnOnce()) -> io::Result<Position> {
+/// stands for must not depend on that log any more. It is given up, with an
+/// error, as soon as `is_closing`: until it ends it keeps the database open.
+pub(crate) fn write(
+    db: &DB,
+    path: &Path,
+    is_closing: &AtomicBool,
+    fixed: impl FnOnce(),
+) -> io::Result<Position> {
     let moment = db.snapshot();
     // The snapshot of RocksDB, not the memory of the store, says what is in it.
     let position = Position::read(db, &moment)?;
@@ -109,17 +116,38 @@ pub(crate) fn write(db: &DB, path: &Path, fixed: impl FnOnce()) -> io::Result<Po
         .map_err(|error| database::named(db.path(), &error))?;
     fail::point(fail::SNAPSHOT_FLUSHED);
     let temporary = database::temporary(path);
-    let mut file = BufWriter::with_capacity(BLOCK_BYTES, File::create(&temporary)?);
+    let file = File::create(&temporary)?;
+    let mut file = BufWriter::with_capacity(BLOCK_BYTES, Stoppable { file, is_closing });
     file.write_all(&MAGIC)?;
     blocks::write_position(&mut file, &position)?;
     let count = blocks::write_records(&mut file, db, &moment)?;
     file.flush()?;
     fail::point(fail::SNAPSHOT_HALF);
     blocks::write_end(&mut file, count)?;
-    file.into_inner()?.sync_all()?;
+    file.into_inner()?.file.sync_all()?;
     fail::point(fail::SNAPSHOT_WHOLE);
     database::move_into_place(&temporary, path)?;
     Ok(position)
+}
+
+/// A file that takes no more once its group is being closed.
+struct Stoppable<'a> {
+    file: File,
+    is_closing: &'a AtomicBool,
+}
+
+impl Write for Stoppable<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.is_closing.load(Ordering::Relaxed) {
+            let what = "the group is being closed: its snapshot was given up";
+            return Err(io::Error::other(what));
+        }
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
 }
 
 /// A position in openraft's words.

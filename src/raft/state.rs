@@ -22,7 +22,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -56,6 +56,8 @@ pub(crate) struct StateStore {
     position: Mutex<Position>,
     /// Log bytes applied since the last snapshot.
     pub(crate) unsnapped_bytes: AtomicU64,
+    /// Whether the group is being closed, which waits for no snapshot.
+    pub(crate) is_closing: AtomicBool,
     copies: AtomicU64,
 }
 
@@ -88,6 +90,7 @@ impl StateStore {
             database: Arc::new(Database::from(db)),
             position: Mutex::new(position),
             unsnapped_bytes: AtomicU64::new(0),
+            is_closing: AtomicBool::new(false),
             copies: AtomicU64::new(0),
         })
     }

@@ -1,6 +1,13 @@
 //! Snapshots while they are made: of bounded memory, and in nobody's way.
 
-use std::{fs, io::Read as _, path::Path, process::Command as Process, sync::Arc, time::Duration};
+use std::{
+    fs,
+    io::Read as _,
+    path::Path,
+    process::Command as Process,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use futures_util::stream;
 use openraft::{EntryPayload, RaftSnapshotBuilder as _, storage::RaftStateMachine as _};
@@ -95,6 +102,25 @@ async fn writes_go_on_while_a_snapshot_is_being_written() {
     assert!(written.starts_with(b"FERRYSN1"));
     assert!(!written.windows(5).any(|bytes| bytes == b"stuck"));
     assert_eq!(store.position().applied, Some(log_id(2)));
+}
+
+#[tokio::test]
+async fn a_snapshot_that_is_being_written_is_given_up_when_its_group_is_closed() {
+    let home = tempfile::tempdir().unwrap();
+    let (store, mut machine) = machine(home.path());
+    apply(&mut machine, 1, "before").await;
+    // As above: it is stuck until somebody reads it.
+    let pipe = home.path().join("snapshot.new");
+    let made = Process::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    let builder = machine.try_create_snapshot_builder(true).await;
+    store.is_closing.store(true, Ordering::Relaxed);
+    let reader = std::thread::spawn(move || fs::read(pipe).unwrap());
+    let given_up = builder.unwrap().build_snapshot().await.unwrap_err();
+    assert!(given_up.to_string().contains("given up"), "{given_up}");
+    assert_eq!(reader.join().unwrap(), b"");
+    // Nothing holds the database any more, so the group can be closed.
+    store.database.close().unwrap();
 }
 
 #[test]
