@@ -82,7 +82,13 @@ async fn a_leader_of_several_groups_that_is_killed_costs_none_of_them_a_write() 
 #[tokio::test]
 async fn a_node_that_stands_still_is_done_without_and_catches_up() {
     let nodes = Nodes::three().await;
-    let sidecar = Sidecar::with_policy(&nodes.policy(NODES)).await;
+    // Not as shipped: each key is written once here, so a late write harms none.
+    let (all, timed) = (
+        "idempotent: true}",
+        "idempotent: true, attempt_timeout: 3s}",
+    );
+    let policy = nodes.policy(NODES).replace(all, timed);
+    let sidecar = Sidecar::with_policy(&policy).await;
     let loading = Loading::start(sidecar.address, "still-");
     loading.until_acknowledged(200).await;
     let leader = nodes.leader(1).await;

@@ -226,7 +226,7 @@ pub(super) static RETRY: Keys = Keys::any_of(&[
     key(
         "attempt_timeout",
         Duration,
-        "Without an answer for so long it is sent again, whatever on says.",
+        "Without an answer for so long it is sent again; the first may take effect late, even after a later write.",
     ),
 ]);
 

@@ -66,7 +66,8 @@ pub struct Retry {
     pub on: Vec<Code>,
     /// The mean wait before the second time; it doubles each time.
     pub backoff: Duration,
-    /// How long an answer is waited for before it is sent again.
+    /// How long an answer is waited for before it is sent again. What was sent
+    /// first may still take effect, also after a later write of the same key.
     pub attempt_timeout: Option<Duration>,
 }
 
