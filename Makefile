@@ -69,6 +69,11 @@ chaos: setup-build
 bench-fixed: setup-build
 	cargo bench --locked --bench fixed -- $(BENCH_ARGS)
 
+##: bench-overload  what an upstream of known capacity still does at three times the load
+.PHONY: bench-overload
+bench-overload: setup-build
+	cargo bench --locked --bench overload -- $(BENCH_ARGS)
+
 ##: bench-batch-layer  what an entry costs in BatchLayer, beside channels and other crates
 .PHONY: bench-batch-layer
 bench-batch-layer: setup-build

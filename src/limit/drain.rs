@@ -8,6 +8,12 @@
 //! which a drain leaves behind, or has become slower or its way longer, which a
 //! drain sees all the same. No other signal tells the two apart, for what a
 //! longer way and a crowd of others do to latency and throughput is alike.
+//!
+//! **Whose queue it is** a second kind of drain tells, which we make alone, at a
+//! moment that nobody else shares. Let slowdowns be E at a slot, where all drain,
+//! W as usual, and O in a drain of our own: what it leaves of the queue, `q = (O −
+//! E)/(W − E)`, is the part of others. Alone before a group commit q is 0, however
+//! far a second batch in flight makes latencies jump; as one of k it is `1 − 1/k`.
 
 use std::{
     ops::RangeInclusive,
@@ -30,6 +36,22 @@ const FRESH: u32 = 6;
 const DOUBTLESS: RangeInclusive<f64> = 0.9..=2.2;
 /// A drain that takes this much of the suspected slowdown left no queue behind.
 const LONGER: f64 = 0.75;
+/// q from which on the queue is of others, if it is one: W − E is at least
+/// [`QUEUE`], and O − E more than a latency scatters.
+const THEIRS: f64 = 0.4;
+/// q up to which it is ours: of four batches' mean.
+const OURS: f64 = 0.25;
+/// The same for a look that nothing depends on but whether to look closer.
+const SURELY_OURS: f64 = 0.1;
+/// W − E that is a queue, and that is none.
+const QUEUE: f64 = 0.5;
+const NO_QUEUE: f64 = 0.25;
+/// E is at least this: four batches may have been lucky.
+const EMPTY: f64 = 0.8;
+/// The weight of the newest slot in E.
+const EMPTY_GAIN: f64 = 0.5;
+/// The part of a second, from a slot on, in which nobody drains at a slot.
+const BETWEEN: (f64, f64) = (0.2, 0.8);
 /// A drain that is so much faster than τ, and more than chance makes it, shows
 /// that a queue was taken for τ.
 const SHORTER: f64 = 0.15;
@@ -42,6 +64,7 @@ pub(super) struct Found {
     /// Entries of a batch, and seconds that it took, on the mean.
     pub(super) entries: f64,
     pub(super) rtt: f64,
+    pub(super) purpose: Purpose,
     pub(super) verdict: Verdict,
 }
 
@@ -55,11 +78,35 @@ pub(super) enum Verdict {
     Queue,
     /// What was suspected is no queue: the upstream takes that long.
     Longer,
+    /// The queue is of others who share the upstream …
+    Others,
+    /// … or ours …
+    Ours,
+    /// … or one cannot tell.
+    Unclear,
+}
+
+/// What a drain is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// The unloaded latency: with all who share the upstream, at a slot.
+    Empty,
+    /// Whose the queue is that is suspected, a first look: ours alone.
+    Look,
+    /// The same of a queue that a slot has shown to be one.
+    Proof,
+}
+
+impl Purpose {
+    pub(super) fn is_ours_alone(self) -> bool {
+        self != Self::Empty
+    }
 }
 
 /// The batches that a drain sends.
 #[derive(Debug)]
 struct Probe {
+    purpose: Purpose,
     since: Instant,
     /// When the first of them left: until then a queue of our own ran empty,
     /// and the upstream had its work.
@@ -67,6 +114,16 @@ struct Probe {
     /// When the last of them left.
     until: Option<Instant>,
     meter: Meter,
+    /// Σ ln(rtt/τ(n)).
+    logarithms: f64,
+}
+
+impl Probe {
+    /// The geometric mean of its latencies over τ: one that was late by chance
+    /// does not look like a queue, which makes all of them late.
+    fn typical(&self) -> f64 {
+        (self.logarithms / f64::from(self.meter.samples().max(1))).exp()
+    }
 }
 
 /// When to drain, and what came of it.
@@ -82,6 +139,14 @@ pub(super) struct Drains {
     suspects: bool,
     /// The last drain found it so without a queue, too.
     seemed_longer: bool,
+    /// A drain of our own that is to come or is under way: when, and what for.
+    own: Option<(Instant, Purpose)>,
+    /// O and W of the first look, until a slot shows whether it was a queue.
+    look: Option<(f64, f64)>,
+    /// E; 0 before the first slot.
+    empty: f64,
+    /// Slots since START.
+    slots_seen: u32,
 }
 
 impl Drains {
@@ -93,6 +158,10 @@ impl Drains {
             fresh: FRESH,
             suspects: false,
             seemed_longer: false,
+            own: None,
+            look: None,
+            empty: 0.0,
+            slots_seen: 0,
         }
     }
 
@@ -102,12 +171,14 @@ impl Drains {
 
     /// START begins: all that was believed is in doubt, and nothing suspected.
     pub(super) fn renew(&mut self) {
-        (self.fresh, self.suspects, self.probe) = (FRESH, false, None);
+        (self.fresh, self.suspects, self.slots_seen) = (FRESH, false, 0);
+        self.look = None;
+        self.break_off();
     }
 
     /// What was begun is broken off.
     pub(super) fn break_off(&mut self) {
-        self.probe = None;
+        (self.probe, self.own) = (None, None);
     }
 
     /// The next slot is to tell a queue from a longer way.
@@ -119,24 +190,74 @@ impl Drains {
         self.suspects
     }
 
-    /// Whether it is time, given the usual slowdown.
-    pub(super) fn is_due(&mut self, now: Instant, slowdown: f64) -> bool {
+    /// Slots since START.
+    pub(super) const fn slots_seen(&self) -> u32 {
+        self.slots_seen
+    }
+
+    /// Whether a drain of our own is to come, or under way.
+    pub(super) const fn looks(&self) -> bool {
+        self.own.is_some()
+    }
+
+    /// A first look at whose the queue is, between two slots; `lot`, of 0 to 1,
+    /// says when: others must not look in the same moment.
+    pub(super) fn look(&mut self, now: Instant, lot: f64) {
+        let (from, to) = BETWEEN;
+        let since = self.slots.since(now);
+        let wait = match since {
+            _ if since < from => from - since + lot * (to - from),
+            _ if since > to - 0.1 => 1.0 + from - since + lot * (to - from),
+            _ => lot * (to - since),
+        };
+        let at = now + Duration::from_secs_f64(wait);
+        self.own.get_or_insert((at, Purpose::Look));
+    }
+
+    /// A slot has begun: between it and the next, we look alone.
+    pub(super) fn prove(&mut self, now: Instant, lot: f64) {
+        let (from, to) = BETWEEN;
+        let wait = from + lot * (to - 0.1 - from);
+        self.own = Some((now + Duration::from_secs_f64(wait), Purpose::Proof));
+    }
+
+    /// What is to be drained for now, given the usual slowdown. Where others
+    /// are suspected only slots count at which all drain.
+    pub(super) fn due(&mut self, now: Instant, slowdown: f64, others: bool) -> Option<Purpose> {
         let Some(period) = self.slots.has_begun(now) else {
-            return false;
+            let since = self.slots.since(now);
+            let between = self.probe.is_none() && BETWEEN.0 <= since && since <= BETWEEN.1;
+            let own = self.own.filter(|(at, _)| between && *at <= now);
+            return own.map(|(_, purpose)| purpose);
         };
         let doubts = self.fresh > 0 || !DOUBTLESS.contains(&slowdown);
         let wanted = if doubts { Duration::ZERO } else { EVERY };
-        self.suspects || period >= wanted.max(self.length.mul_f64(COST))
+        let all = period >= EVERY;
+        let suspects = self.suspects && (all || !(others || self.look.is_some()));
+        let proves = matches!(self.own, Some((_, Purpose::Proof)));
+        let due = suspects || proves && all || period >= wanted.max(self.length.mul_f64(COST));
+        due.then_some(Purpose::Empty)
     }
 
-    pub(super) fn begin(&mut self, now: Instant) {
-        self.fresh = self.fresh.saturating_sub(1);
+    pub(super) fn begin(&mut self, now: Instant, purpose: Purpose) {
+        if purpose == Purpose::Empty {
+            self.fresh = self.fresh.saturating_sub(1);
+            self.slots_seen = self.slots_seen.saturating_add(1);
+        }
         self.probe = Some(Probe {
+            purpose,
             since: now,
             from: None,
             until: None,
             meter: Meter::since(now),
+            logarithms: 0.0,
         });
+    }
+
+    /// Whether the drain that is under way is ours alone.
+    pub(super) fn is_ours_alone(&self) -> bool {
+        let probe = self.probe.as_ref();
+        probe.is_some_and(|probe| probe.purpose.is_ours_alone())
     }
 
     /// A batch of the drain leaves now; after it, `left` more.
@@ -145,7 +266,9 @@ impl Drains {
             let from = *probe.from.get_or_insert(now);
             if left == 0 {
                 probe.until = Some(now);
-                self.length = now.saturating_duration_since(from);
+                if probe.purpose == Purpose::Empty {
+                    self.length = now.saturating_duration_since(from);
+                }
             }
         }
     }
@@ -168,17 +291,61 @@ impl Drains {
     ) -> Option<Found> {
         let probe = self.probe.as_mut()?;
         probe.meter.add(sample, unloaded);
+        let of_unloaded = unloaded.map_or(1.0, |tau| sample.rtt().as_secs_f64() / tau);
+        probe.logarithms += of_unloaded.max(f64::MIN_POSITIVE).ln();
         if probe.meter.samples() < SAMPLES {
             return None;
         }
-        let meter = self.probe.take()?.meter;
+        let probe = self.probe.take()?;
+        let (typical, purpose) = (probe.typical(), probe.purpose);
+        let meter = probe.meter;
         let unloaded = meter.slowdown()?;
+        let slowdown = slowdown.max(1.0);
         Some(Found {
             unloaded,
             entries: meter.mean_entries(),
             rtt: meter.latency(),
-            verdict: self.judge(unloaded, scatter, slowdown.max(1.0)),
+            purpose,
+            verdict: match purpose {
+                Purpose::Empty => {
+                    self.learn_empty(typical);
+                    self.judge(unloaded, scatter, slowdown)
+                }
+                Purpose::Look => self.judge_look(typical, slowdown),
+                Purpose::Proof => self.judge_proof(typical, scatter, slowdown),
+            },
         })
+    }
+
+    /// A first look settles only that the queue is ours.
+    fn judge_look(&mut self, own: f64, slowdown: f64) -> Verdict {
+        self.own = None;
+        let empty = self.empty.max(EMPTY);
+        let queue = slowdown - empty;
+        if queue > NO_QUEUE && own - empty < SURELY_OURS * queue {
+            return Verdict::Ours;
+        }
+        (self.suspects, self.look) = (true, Some((own, slowdown)));
+        Verdict::Same
+    }
+
+    fn judge_proof(&mut self, own: f64, scatter: f64, slowdown: f64) -> Verdict {
+        self.own = None;
+        let empty = self.empty.max(EMPTY);
+        match slowdown - empty {
+            queue if queue < NO_QUEUE => Verdict::Ours,
+            _ if is_theirs(own, empty, slowdown, scatter) => Verdict::Others,
+            queue if own - empty < OURS * queue => Verdict::Ours,
+            _ => Verdict::Unclear,
+        }
+    }
+
+    fn learn_empty(&mut self, typical: f64) {
+        let gain = match self.suspects || self.empty == 0.0 {
+            true => 1.0,
+            false => EMPTY_GAIN,
+        };
+        self.empty += gain * (typical - self.empty);
     }
 
     fn judge(&mut self, unloaded: f64, scatter: f64, suspected: f64) -> Verdict {
@@ -190,10 +357,12 @@ impl Drains {
                 return Verdict::Same;
             }
             (self.suspects, self.seemed_longer) = (false, false);
-            return if longer {
-                Verdict::Longer
-            } else {
-                Verdict::Queue
+            let look = self.look.take();
+            let theirs = |(own, slowdown)| is_theirs(own, self.empty, slowdown, scatter);
+            return match longer {
+                true => Verdict::Longer,
+                false if look.is_some_and(theirs) => Verdict::Others,
+                false => Verdict::Queue,
             };
         }
         // Of so few batches the mean deviates by half of what one does.
@@ -205,57 +374,11 @@ impl Drains {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::limit::rule::{Outcome, tests::sample};
-
-    /// A drain of batches that take `ms`, where τ is 10 ms.
-    fn found(drains: &mut Drains, ms: u64, suspected: f64) -> Found {
-        let mut found = None;
-        for _ in 0..SAMPLES {
-            let sample = sample(Duration::from_millis(ms), 1, Outcome::Success);
-            if drains.probe.is_none() {
-                drains.begin(sample.sent - Duration::from_nanos(1));
-            }
-            found = drains.answered(&sample, Some(0.01), 0.1, suspected);
-        }
-        found.expect("all of its batches were answered")
-    }
-
-    #[test]
-    fn a_drain_tells_a_queue_from_a_longer_way() {
-        let mut drains = Drains::new();
-        drains.suspect();
-        assert_eq!(found(&mut drains, 11, 4.0).verdict, Verdict::Queue);
-        assert!(!drains.suspects());
-        drains.suspect();
-        assert_eq!(found(&mut drains, 40, 4.0).verdict, Verdict::Same);
-        assert!(drains.suspects(), "it looks again before it believes that");
-        assert_eq!(found(&mut drains, 40, 4.0).verdict, Verdict::Longer);
-    }
-
-    #[test]
-    fn a_drain_that_is_faster_than_the_unloaded_latency_corrects_it() {
-        let mut drains = Drains::new();
-        assert_eq!(found(&mut drains, 5, 1.0).verdict, Verdict::Shorter);
-        assert_eq!(found(&mut drains, 9, 1.0).verdict, Verdict::Same);
-    }
-
-    #[test]
-    fn drains_of_a_slow_upstream_are_seldom() {
-        let origin = Instant::now();
-        let often = |length: Duration| {
-            let mut drains = Drains {
-                fresh: 0,
-                length,
-                ..Drains::new()
-            };
-            drains.align(origin);
-            let looks = (0..65).map(|s| origin + Duration::from_secs(s));
-            looks.filter(|now| drains.is_due(*now, 1.2)).count()
-        };
-        assert_eq!(often(Duration::from_millis(10)), 32);
-        assert_eq!(often(Duration::from_millis(400)), 8);
-    }
+/// Whether the queue is of others: O, E and W, and what one latency scatters.
+fn is_theirs(own: f64, empty: f64, slowdown: f64, scatter: f64) -> bool {
+    let (left, queue) = (own - empty, slowdown - empty);
+    queue > QUEUE && left > scatter && left > THEIRS * queue
 }
+
+#[cfg(test)]
+mod tests;

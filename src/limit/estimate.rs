@@ -19,6 +19,9 @@
 //! where that is suspected: for a slowdown that no limit of ours explains, and
 //! for an elasticity that no plant of ours alone could have.
 //!
+//! Who finds that others share the upstream goes by a rule that is fair to
+//! them, as long as they are there (`estimate/crowd.rs`).
+//!
 //! All of that speaks of callers who press: as much again waits behind a
 //! batch as is in it. While they do not, `partial.rs` gives the limit.
 
@@ -26,7 +29,7 @@ use std::time::Instant;
 
 use super::{
     doubling::{self, Doubling},
-    drain::{self, Drains, Found},
+    drain::{Drains, Purpose},
     elasticity::Phases,
     faults::Faults,
     meter::Meter,
@@ -35,6 +38,7 @@ use super::{
     trim::Trim,
     unloaded::Unloaded,
 };
+use crowd::Crowd;
 use stage::{HIGH, Stage, Then};
 
 /// How far a high phase goes above L. It never goes below: L is what should
@@ -49,8 +53,6 @@ const BOUND: f64 = 0.6;
 /// The part of the BDP that counts as alone. If τ, and so the BDP, is too
 /// high by a queue, the next drain lowers both by this factor: it converges.
 const DRAIN_TO: f64 = 0.8;
-/// The same where others are suspected: their part of the queue is in it, too.
-const DOUBT_TO: f64 = 0.5;
 /// The limit before the first sample: one, so that the first latencies are
 /// of batches that met no other of ours.
 const FIRST_LIMIT: f64 = 1.0;
@@ -81,6 +83,8 @@ pub struct Little {
     /// an upstream must not keep step.
     turn: usize,
     began: Option<Instant>,
+    /// When the cycle before ended.
+    cycle_began: Option<Instant>,
     /// The slowdown as it usually is.
     usual: f64,
     round: Option<Meter>,
@@ -89,6 +93,7 @@ pub struct Little {
     /// Whether as much again stood behind the batch sent last.
     pressed: bool,
     partial: Partial,
+    crowd: Crowd,
 }
 
 impl Little {
@@ -110,12 +115,14 @@ impl Little {
             drains: Drains::new(),
             turn: 0,
             began: None,
+            cycle_began: None,
             usual: 0.0,
             round: None,
             phases: Phases::default(),
             faults: Faults::default(),
             pressed: false,
             partial: Partial::new(1.0),
+            crowd: Crowd::default(),
         }
     }
 
@@ -125,6 +132,10 @@ impl Little {
 
     /// The two limits of a steady cycle, at least one batch apart.
     fn dither(&self) -> (f64, f64) {
+        if self.crowd.is_met() {
+            let low = self.clamp((self.centre + ROUND_UP).floor());
+            return (low, self.clamp(low + 1.0));
+        }
         let low = self.clamp((self.centre + ROUND_UP).floor());
         let high = self.clamp((self.centre * DITHER).ceil().max(low + 1.0));
         (low, high)
@@ -146,6 +157,9 @@ impl Little {
 
     /// `L = θ·S·BDP + 1`: the one waits, so that the upstream never does.
     fn target(&self) -> f64 {
+        if let Some(share) = self.crowd.share(self.bdp, self.usual) {
+            return share;
+        }
         self.bracket() * self.bdp + 1.0
     }
 
@@ -167,6 +181,7 @@ impl Little {
 
     fn start_from(&mut self, limit: f64) {
         self.centre = self.clamp(limit);
+        self.crowd.forget();
         self.slow_rounds = 0;
         self.drains.renew();
         self.usual = 0.0;
@@ -215,30 +230,6 @@ impl Little {
     fn learn_unloaded(&mut self, sample: &Sample) {
         let rtt = sample.rtt().as_secs_f64();
         self.unloaded.learn(f64::from(sample.entries), rtt);
-    }
-
-    fn learn_drain(&mut self, sample: &Sample) {
-        let tau = self.unloaded.latency(f64::from(sample.entries));
-        if !self.drains.suspects() {
-            self.learn_unloaded(sample);
-        }
-        let scatter = self.unloaded.deviation();
-        if let Some(found) = self.drains.answered(sample, tau, scatter, self.slowdown) {
-            self.end_drain(found);
-        }
-    }
-
-    fn drain(&mut self, now: Instant, then: Then) {
-        let alone = match self.drains.suspects() {
-            true => DOUBT_TO * self.bdp.min(self.centre / self.slowdown.max(1.0)),
-            false => DRAIN_TO * self.bdp,
-        };
-        self.drains.begin(now);
-        self.enter(Stage::Drain {
-            alone: alone.max(1.0),
-            left: drain::SAMPLES,
-            then,
-        });
     }
 
     /// Samples that make a round: enough to see each slot once or twice.
@@ -305,53 +296,17 @@ impl Little {
                 let theta = (self.centre - 1.0) / (self.unloaded.spread() * self.bdp);
                 self.trim.set(theta);
             }
-            return self.drain(now, Then::Steady { phase: 0 });
+            return self.drain(now, Then::Steady { phase: 0 }, Purpose::Empty);
         }
         self.centre = self.clamp(self.centre * 2.0);
         self.enter(Stage::Start(doubling));
     }
 
-    /// The upstream was seen with hardly anything of ours in it, and, at a slot,
-    /// of others like us.
-    fn end_drain(&mut self, found: Found) {
-        if found.verdict != drain::Verdict::Same {
-            self.unloaded.becomes(found.entries, found.rtt);
-        }
-        match found.verdict {
-            drain::Verdict::Same => {}
-            drain::Verdict::Shorter => {
-                // What was in flight for the longer way is a queue now.
-                self.bdp *= found.unloaded;
-                if !matches!(self.stage, Stage::Start(_)) {
-                    self.centre = self.clamp(self.centre.min(self.target()));
-                }
-            }
-            drain::Verdict::Longer => self.start_from(self.centre),
-            drain::Verdict::Queue => {
-                let queue = self.slowdown.max(1.0) / found.unloaded;
-                self.bdp = self.centre / queue.max(1.0);
-                self.trim.yields();
-                self.centre = self.clamp(self.target());
-                self.usual = 0.0;
-                self.phases = Phases::default();
-                self.enter(Stage::Steady { phase: 0 });
-            }
-        }
-    }
-
-    /// In the moments for it, a drain: of START, too, for its doublings would
-    /// fill the moments in which others look for an empty upstream.
-    fn watch_slots(&mut self, now: Instant) {
-        let due = self.drains.is_due(now, self.usual);
-        let then = match self.stage {
-            Stage::Steady { phase } => Then::Steady { phase },
-            Stage::Start(doubling) if self.bdp > 0.0 => Then::Start(doubling),
-            _ => return,
-        };
-        if due && self.pressed {
-            self.unloaded.relax();
-            self.drain(now, then);
-        }
+    /// A number of 0 to 1 that differs from one sidecar to the next.
+    fn lot(&self, now: Instant) -> f64 {
+        let began = self.began.unwrap_or(now);
+        let nanos = now.saturating_duration_since(began).subsec_nanos();
+        f64::from(nanos % 1_000_000) / 1e6
     }
 }
 
@@ -418,6 +373,8 @@ impl Rule for Little {
     }
 }
 
+mod crowd;
+mod draining;
 mod stage;
 mod steady;
 

@@ -30,6 +30,14 @@ impl Slots {
         (self.origin, self.last) = (Some(origin), None);
     }
 
+    /// Seconds since the slot before.
+    pub(super) fn since(&self, now: Instant) -> f64 {
+        let origin = self.origin.unwrap_or(now);
+        let past = now.saturating_duration_since(origin);
+        let slot = Duration::from_secs(past.as_secs() / GRID * GRID);
+        (past - slot).as_secs_f64()
+    }
+
     /// If a slot has begun since the last look, the longest period that it
     /// ends: every slot ends a second, every other one two seconds, and so on.
     /// Who wants to drain seldom so drains with those who do so often.

@@ -13,16 +13,10 @@
 //! R₀/R ≤ τ/R = 1/W`. So `e·W ≤ 1`. If k sidecars share the plant, each moves
 //! only a k-th of what is in flight, and sees `e ≈ 1 − 1/k` however long the
 //! queue is: `e·W` goes past 1. What such an e promises would be taken from
-//! the others, so θ yields instead. But a τ that is too low makes `e·W` as
-//! large: so θ stays until a drain has shown that τ is right (`drain.rs`).
-//!
-//! **Where that is wrong.** The latency of a group commit jumps with the second
-//! batch, from one sync to two, and stays there: it is not convex, and `e·W`
-//! comes to 2 with nobody else there. So [`FEW`] batches at a slowdown that such
-//! a jump explains raise no suspicion; and yielding is a trial. Others who yield
-//! in the same slot shorten what all of them wait for. If R stays although L
-//! fell, nobody else is there: θ goes back to where it was, and the plant counts
-//! as ours alone for some cycles, each time for twice as many.
+//! the others. But it proves nothing: a τ that is too low makes `e·W` as large,
+//! and the latency of a group commit, which jumps from one sync to two with the
+//! second batch, is not convex. So it is a suspicion, which drains settle
+//! (`drain.rs`) and `estimate/crowd.rs` acts upon; until then θ stays.
 
 use super::elasticity::Elasticity;
 
@@ -39,39 +33,21 @@ const DOUBT: f64 = 0.1;
 const CAUTION: f64 = 0.75;
 /// θ stays within: below, L could not carry the BDP; above, it is all queue.
 const THETA: (f64, f64) = (0.5, 8.0);
-/// A slowdown from which on the upstream queues at all.
-const QUEUEING: f64 = 1.3;
-/// `e·W` past which the plant is shared: 1, less what `e − σ` is below e.
+/// A slowdown from which on there is a queue that may be of others.
+const QUEUEING: f64 = 1.5;
+/// `e·W` past which the plant seems shared: 1, less what `e − σ/2` is below e …
 const SHARED: f64 = 0.9;
+/// … and past which it may be.
+const MAYBE_SHARED: f64 = SHARED / 2.0;
 /// The weight of the newest cycle in `e·W`.
-const SHARED_GAIN: f64 = 0.25;
-/// Batches in flight below which a slowdown of up to [`JUMP`] proves no others.
-const FEW: f64 = 8.0;
-/// More than the slowdown that two syncs instead of one make, by what W scatters.
-const JUMP: f64 = 2.6;
-/// What a cycle leaves of θ while the plant is shared.
+const SHARED_GAIN: f64 = 0.35;
+/// What a queue that is ours leaves of θ.
 const YIELD: f64 = 0.85;
-/// Cycles after which the proof is to be had again.
-const PROVED: u32 = 8;
-/// Cycles of yielding after which the trial is judged.
-const TRIAL: u32 = 3;
-/// `ln L` must have fallen by this much for the trial to tell anything …
-const FELL: f64 = 0.2;
-/// … and `ln R` by this part of that, if others are there.
-const QUICKER: f64 = 0.3;
-/// Cycles for which the plant counts as ours alone after the first trial.
-const ALONE: u32 = 30;
+/// Seconds for which the plant counts as ours alone: after the first proof that
+/// it is, twice as long after each further one, up to the second figure.
+const ALONE: (f64, f64) = (4.0, 128.0);
 /// Cycles for which others are remembered.
 const OTHERS: u32 = 100;
-
-/// What a cycle's low phases were like.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Low {
-    /// Their limit, batches.
-    pub(super) limit: f64,
-    /// R in them, seconds.
-    pub(super) latency: f64,
-}
 
 /// θ, and what it goes by.
 #[derive(Debug)]
@@ -79,18 +55,12 @@ pub(super) struct Trim {
     theta: f64,
     /// Smoothed `e·W`; 0 where nothing queues.
     excess: f64,
-    /// Cycles for which a drain's proof that it is no longer way counts.
-    proved: u32,
     /// Cycles for which others are remembered.
     others: u32,
-    /// Of the last cycle.
-    low: Low,
-    /// What was there when θ, which is kept too, began to yield.
-    trial: Option<(Low, f64)>,
-    /// Cycles for which the plant counts as ours alone …
-    alone: u32,
-    /// … and for how many it will after the next trial.
-    patience: u32,
+    /// Seconds for which the plant counts as ours alone …
+    alone: f64,
+    /// … and for how many it will after the next proof.
+    patience: f64,
 }
 
 impl Trim {
@@ -98,15 +68,9 @@ impl Trim {
         Self {
             theta: 1.0,
             excess: 0.0,
-            proved: 0,
             others: 0,
-            low: Low {
-                limit: 0.0,
-                latency: 0.0,
-            },
-            trial: None,
-            alone: 0,
-            patience: ALONE,
+            alone: 0.0,
+            patience: ALONE.0,
         }
     }
 
@@ -119,21 +83,25 @@ impl Trim {
         self.theta = theta.clamp(THETA.0, THETA.1);
     }
 
-    /// A drain has shown that the queue is one: ours, or of all who share the
-    /// upstream.
+    /// What stands upstream is our own queue.
     pub(super) fn yields(&mut self) {
-        if self.is_shared() {
-            self.others = OTHERS;
-            self.trial.get_or_insert((self.low, self.theta));
-        }
-        self.theta = (self.theta * YIELD).max(THETA.0);
-        self.proved = PROVED;
+        self.set(self.theta * YIELD);
     }
 
     /// Whether others seem to send to the same upstream, or τ is too low: only
-    /// a drain can tell.
+    /// drains can tell.
     pub(super) fn is_shared(&self) -> bool {
-        self.alone == 0 && self.excess > SHARED
+        self.alone <= 0.0 && self.excess > SHARED
+    }
+
+    /// The same, with half of the evidence.
+    pub(super) fn may_be_shared(&self) -> bool {
+        self.alone <= 0.0 && self.looks_shared()
+    }
+
+    /// Whether it looks so, whatever has been proved.
+    pub(super) fn looks_shared(&self) -> bool {
+        self.excess > MAYBE_SHARED
     }
 
     /// Whether others were at the same upstream not long ago. What they leave
@@ -142,41 +110,35 @@ impl Trim {
         self.others > 0
     }
 
-    /// A whole cycle was bound: its elasticity, at the slowdown W.
-    pub(super) fn learn(&mut self, seen: Elasticity, slowdown: f64, low: Low) {
-        self.low = low;
-        self.alone = self.alone.saturating_sub(1);
-        self.judge_trial();
-        let surely = (seen.mean - seen.deviation).max(0.0);
-        let queueing = slowdown > QUEUEING && (low.limit >= FEW || slowdown > JUMP);
-        let excess = if queueing { surely * slowdown } else { 0.0 };
-        self.excess += SHARED_GAIN * (excess - self.excess);
-        let shared = self.is_shared() || (self.alone == 0 && excess > SHARED);
-        let factor = match (shared, self.proved > 0) {
-            (true, true) => YIELD,
-            (true, false) => 1.0,
-            (false, _) => Self::step(seen).exp(),
-        };
-        self.proved = self.proved.saturating_sub(1);
-        self.others = self.others.saturating_sub(1);
-        self.theta = (self.theta * factor).clamp(THETA.0, THETA.1);
+    /// Others are there.
+    pub(super) const fn meets_others(&mut self) {
+        self.others = OTHERS;
     }
 
-    /// Whether what was yielded has shortened anybody's wait.
-    fn judge_trial(&mut self) {
-        if self.proved > PROVED - TRIAL {
-            return;
-        }
-        let Some((before, theta)) = self.trial.take() else {
-            return;
+    /// The queue that looked like that of others is ours.
+    pub(super) fn is_alone(&mut self) {
+        self.holds_out(self.patience);
+        self.patience = (self.patience * 2.0).min(ALONE.1);
+    }
+
+    /// For so many seconds nothing raises the suspicion.
+    pub(super) const fn holds_out(&mut self, seconds: f64) {
+        (self.alone, self.excess) = (seconds, 0.0);
+    }
+
+    /// A whole cycle of so many `seconds` was bound: its elasticity, at the
+    /// slowdown W. While something is `suspected`, θ stays.
+    pub(super) fn learn(&mut self, seen: Elasticity, slowdown: f64, seconds: f64, suspected: bool) {
+        self.alone = (self.alone - seconds).max(0.0);
+        self.others = self.others.saturating_sub(1);
+        let surely = (seen.mean - seen.deviation / 2.0).max(0.0);
+        let excess = match slowdown > QUEUEING {
+            true => surely * slowdown,
+            false => 0.0,
         };
-        let fell = (before.limit / self.low.limit).ln();
-        let quicker = (before.latency / self.low.latency).ln();
-        if fell > FELL && quicker < QUICKER * fell {
-            self.theta = theta;
-            self.alone = self.patience;
-            self.patience = self.patience.saturating_mul(2);
-            (self.excess, self.proved, self.others) = (0.0, 0, 0);
+        self.excess += SHARED_GAIN * (excess - self.excess);
+        if !suspected {
+            self.set(self.theta * Self::step(seen).exp());
         }
     }
 
@@ -202,18 +164,10 @@ mod tests {
         }
     }
 
-    /// So many batches in flight, each of which takes `ms`.
-    fn low(limit: f64, ms: f64) -> Low {
-        Low {
-            limit,
-            latency: ms / 1e3,
-        }
-    }
-
     fn after(cycles: u32, mean: f64, slowdown: f64) -> Trim {
         let mut trim = Trim::new();
         for _ in 0..cycles {
-            trim.learn(sure(mean), slowdown, low(10.0, 30.0));
+            trim.learn(sure(mean), slowdown, 0.1, false);
         }
         trim
     }
@@ -227,44 +181,33 @@ mod tests {
     }
 
     #[test]
-    fn an_elasticity_that_no_plant_of_our_own_could_have_yields_once_a_drain_has_proved_it() {
-        // A group commit: R₀/R of a quarter, and W = 3.
+    fn an_elasticity_that_no_plant_of_our_own_could_have_is_a_suspicion_and_holds_theta() {
+        // A group commit well behind its second sync: R₀/R of a quarter, and W = 3.
         let alone = after(30, 0.25, 3.0);
         assert!(!alone.is_shared() && alone.theta() > 2.0);
-        // Eight who share a plant, 1 − 1/8 at the same slowdown; or a way that
-        // has become longer. Until a drain tells which, θ stays.
+        // Eight who share a plant, 1 − 1/8 at the same slowdown.
         let mut shared = after(10, 0.875, 3.0);
         assert!(shared.is_shared());
         let before = shared.theta();
-        shared.learn(sure(0.875), 3.0, low(10.0, 30.0));
+        shared.learn(sure(0.875), 3.0, 0.1, true);
         assert!((shared.theta() - before).abs() < 1e-9);
-        shared.yields();
-        shared.learn(sure(0.875), 3.0, low(9.0, 28.0));
-        assert!(shared.theta() < 0.8 * before);
     }
 
     #[test]
-    fn who_yields_in_vain_is_alone_and_goes_back() {
-        let yielding = |latency: fn(f64) -> f64| {
-            let mut trim = after(10, 0.875, 3.0);
-            let before = trim.theta();
-            trim.yields();
-            for limit in [9.0, 7.5, 6.2, 6.0] {
-                trim.learn(sure(0.875), 3.0, low(limit, latency(limit)));
+    fn who_is_proved_to_be_alone_is_not_suspected_again_for_a_while_and_then_for_longer() {
+        let mut trim = after(10, 0.875, 3.0);
+        let mut trusted = || {
+            assert!(trim.is_shared());
+            trim.is_alone();
+            let mut cycles = 0;
+            while !trim.is_shared() {
+                trim.learn(sure(0.875), 3.0, 0.1, false);
+                cycles += 1;
             }
-            trim.theta() / before
+            f64::from(cycles) * 0.1
         };
-        // Others yield too: the queue is as much shorter. Nobody else: it is not.
-        assert!(yielding(|limit| 3.0 * limit) < 0.6);
-        assert!(yielding(|_| 30.0) > 0.95);
-    }
-
-    #[test]
-    fn the_second_sync_of_a_group_commit_is_not_taken_for_others() {
-        let mut trim = Trim::new();
-        for _ in 0..10 {
-            trim.learn(sure(0.9), 1.9, low(3.0, 6.0));
-        }
-        assert!(!trim.is_shared() && trim.theta() > 2.0);
+        let (first, second) = (trusted(), trusted());
+        assert!((4.0..4.5).contains(&first), "{first}");
+        assert!((8.0..8.5).contains(&second), "{second}");
     }
 }

@@ -259,6 +259,12 @@ impl Group {
         now.purged.map_or(0, |id| id.index)
     }
 
+    /// Where the applied state is kept.
+    #[cfg(test)]
+    pub(super) fn store(&self) -> Arc<StateStore> {
+        Arc::clone(&self.0.state)
+    }
+
     /// Stops the group and makes its state durable. The last of a node's groups
     /// closes the directory, so that it can be opened again at once. A second
     /// call does nothing.

@@ -22,7 +22,8 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::client::messages;
+/// Of a gRPC message: its compression flag and its length.
+const HEADER: usize = 5;
 
 /// A running upstream.
 #[derive(Clone)]
@@ -105,10 +106,11 @@ async fn serve(
     request: Request<Incoming>,
 ) -> Response<Reply> {
     let body = request.into_body().collect().await;
-    let [message] = &messages(body.expect("ferry sends whole batches").to_bytes())[..] else {
-        panic!("a batch is one message");
-    };
-    let batch = CreateSessionRequest::decode(&message[..]).expect("a batch is well-formed");
+    let body = body.expect("ferry sends whole batches").to_bytes();
+    let (header, message) = body.split_at(HEADER);
+    let length = u32::from_be_bytes(header[1..].try_into().expect("four bytes"));
+    assert_eq!(length as usize, message.len(), "a batch is one message");
+    let batch = CreateSessionRequest::decode(message).expect("a batch is well-formed");
     let clients = batch.sessions.into_iter().map(|raw| raw.client_id);
     let done = {
         let mut work = work.lock().expect("no holder panics");

@@ -3,12 +3,12 @@
 use std::time::Instant;
 
 use super::{HIGH, Little, Stage};
-use crate::limit::{meter::Meter, trim::Low};
+use crate::limit::meter::Meter;
 
 /// An elasticity that is no trimming any more: the plant has become faster.
 const FAR: f64 = 0.4;
 /// … unless it still queues this much.
-const FAR_SLOWDOWN: f64 = 1.5;
+const FAR_SLOWDOWN: f64 = 1.2;
 /// The weight of the newest high phase in the BDP.
 const BDP_GAIN: f64 = 0.4;
 /// L moves at most this much down and up in one cycle.
@@ -36,8 +36,10 @@ impl Little {
         if self.is_overloaded(&round) {
             self.drains.suspect();
         }
-        if self.is_high(phase) {
+        if self.is_high(phase) || self.crowd.is_met() {
             self.bdp += BDP_GAIN * (round.work_rate() - self.bdp);
+        }
+        if self.is_high(phase) {
             self.phases.high.merge(&round);
         } else {
             self.phases.low.merge(&round);
@@ -52,7 +54,7 @@ impl Little {
         self.turn = now
             .saturating_duration_since(self.began.unwrap_or(now))
             .subsec_nanos() as usize;
-        if self.adjust() > FAR {
+        if self.adjust(now) > FAR {
             return self.start_from(self.centre);
         }
         self.enter(Stage::Steady { phase: 0 });
@@ -83,34 +85,38 @@ impl Little {
     /// A whole cycle was bound: the elasticity moves θ, and L follows.
     /// Returns what the elasticity of this cycle alone surely exceeds,
     /// `e − 2σ`; 0 if it is unknown or not ours alone.
-    fn adjust(&mut self) -> f64 {
+    fn adjust(&mut self, now: Instant) -> f64 {
         let (low, high) = self.dither();
         let lever = (high / low).ln();
-        let now = Low {
-            limit: low,
-            latency: self.phases.low.latency(),
-        };
+        self.crowd.carries(self.phases.low.throughput());
+        let seconds = self.cycle_began.replace(now).map_or(0.0, |began| {
+            now.saturating_duration_since(began).as_secs_f64()
+        });
         // What stands in the queue is one and the same for those behind it.
         let queued = low * (1.0 - 1.0 / self.slowdown.max(1.0));
         let Some((fresh, seen)) = self.phases.end_cycle(lever, 1.0 + queued) else {
             return 0.0;
         };
-        self.trim.learn(seen, self.usual, now);
-        if self.trim.is_shared() {
-            self.drains.suspect();
+        if self.crowd.is_met() {
+            self.end_cycle_in_crowd();
+            return 0.0;
         }
+        let held = self.is_held();
+        self.trim.learn(seen, self.usual, seconds, held);
+        self.suspect_others(now);
         self.follow();
         // A queue that is there still says that nothing has become faster.
-        match self.usual > FAR_SLOWDOWN || self.trim.has_others() {
+        let others = self.trim.has_others() || self.trim.is_shared();
+        match self.usual > FAR_SLOWDOWN || others {
             true => 0.0,
             false => fresh.mean - 2.0 * fresh.deviation,
         }
     }
 
     /// L goes where θ and the BDP are, not too fast.
-    fn follow(&mut self) {
-        if self.drains.suspects() {
-            return; // of what it has measured
+    pub(super) fn follow(&mut self) {
+        if self.is_held() {
+            return;
         }
         let (down, up) = CYCLE_STEP;
         let target = self.target();

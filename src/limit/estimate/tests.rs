@@ -3,7 +3,7 @@
 use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
 
 use super::*;
-use crate::limit::{LimitSettings, Limiter, Sent};
+use crate::limit::{LimitSettings, Limiter, Sent, drain::SAMPLES};
 
 /// An upstream that takes one batch at a time for `service`, `delay` away.
 struct Plant {
@@ -346,7 +346,7 @@ fn drained(little: &mut Little, mut now: Instant, slow: Duration, rtt: Duration)
     }
     let alone = little.limit();
     assert!((1.0..=little.bdp.max(1.0)).contains(&alone), "{alone}");
-    for _ in 0..drain::SAMPLES {
+    for _ in 0..SAMPLES {
         now += MS;
         little.leaves(now, 100, 1_000);
         little.learn(&pressed(now, rtt, 1));
@@ -383,10 +383,10 @@ fn guard_keeps_the_limit_where_drains_see_that_there_is_no_queue() {
 #[test]
 fn drain_sends_less_to_see_the_unloaded_latency_and_refuses_nothing() {
     let (mut little, now) = settled();
-    little.drain(now, Then::Steady { phase: 0 });
+    little.drain(now, Then::Steady { phase: 0 }, Purpose::Empty);
     let drained = little.limit();
     assert!((1.0..little.bdp).contains(&drained), "{drained}");
-    for n in 0..drain::SAMPLES {
+    for n in 0..SAMPLES {
         assert!(matches!(little.stage, Stage::Drain { .. }));
         little.leaves(now + n * MS, 100, 1_000);
     }
@@ -407,7 +407,7 @@ fn start_holds_back_too_in_the_moments_in_which_others_drain() {
     }
     let drains = |little: &Little| matches!(little.stage, Stage::Drain { .. });
     assert!(drains(&little), "{:?}", little.stage);
-    for n in 3..3 + drain::SAMPLES {
+    for n in 3..3 + SAMPLES {
         assert!(drains(&little) && little.limit() < 8.0);
         little.leaves(now + n * MS, 100, 1_000);
     }

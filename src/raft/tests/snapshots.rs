@@ -11,10 +11,13 @@ use std::{
 
 use futures_util::stream;
 use openraft::{EntryPayload, RaftSnapshotBuilder as _, storage::RaftStateMachine as _};
+use prometheus::Registry;
 
 use super::{create, log_id, metrics};
 use crate::raft::{
+    Group, GroupSettings,
     blocks::{BLOCK_BYTES, Blocks, Named},
+    database::temporary,
     machine::Machine,
     state::StateStore,
     types::Entry,
@@ -121,6 +124,62 @@ async fn a_snapshot_that_is_being_written_is_given_up_when_its_group_is_closed()
     assert_eq!(reader.join().unwrap(), b"");
     // Nothing holds the database any more, so the group can be closed.
     store.database.close().unwrap();
+}
+
+/// How many tables the database in `folder` has been flushed to.
+fn tables(folder: &Path) -> usize {
+    let files = fs::read_dir(folder)
+        .unwrap()
+        .map(|file| file.unwrap().path());
+    files
+        .filter(|path| path.extension().is_some_and(|end| end == "sst"))
+        .count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_is_closed_in_the_midst_of_a_snapshot() {
+    let home = tempfile::tempdir().unwrap();
+    let mut settings = GroupSettings::new(home.path());
+    settings.log_bytes_max = 1;
+    let group = Group::open(settings, &Registry::new()).await.unwrap();
+    let state = group.store();
+    let pipe = temporary(&state.snapshot_path());
+    // As above: a snapshot is stuck with its file until somebody reads it.
+    let made = Process::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    let folder = state.database.get().unwrap().path().to_owned();
+    let before = tables(&folder);
+    let proposals: Vec<_> = (0..15_000)
+        .map(|n| group.propose(create(&[(&n.to_string(), "session")]), 1))
+        .collect();
+    for proposal in proposals {
+        proposal.await.unwrap();
+    }
+    let begins = async {
+        while tables(&folder) == before {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let begun = tokio::time::timeout(WITHIN, begins).await;
+    begun.expect("the snapshot flushes the state");
+    // Which somebody does only when the group is being closed, and then again
+    // and again, so that whoever does not give it up is not stuck for ever.
+    let (read, was_read) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for _ in 0..WITHIN.as_millis() {
+            if state.is_closing.load(Ordering::Relaxed) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        drop(state);
+        while let Ok(bytes) = fs::read(&pipe) {
+            read.send(bytes).ok();
+        }
+    });
+    group.shutdown().await.unwrap();
+    let first = was_read.recv_timeout(WITHIN).unwrap();
+    assert_eq!(first.len(), 0, "it was given up");
 }
 
 #[test]
