@@ -329,6 +329,10 @@ impl Rule for Little {
             self.cut();
         }
         if sample.outcome != Outcome::Success {
+            if self.drains.sent(sample) {
+                // It would wait for this one for ever, and hold L meanwhile.
+                self.drains.break_off();
+            }
             return; // its latency says nothing of the work
         }
         self.smooth(sample.rtt().as_secs_f64());

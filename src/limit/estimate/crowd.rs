@@ -19,7 +19,8 @@
 //!
 //! They come in together, at a slot, for the last one to come would find that the
 //! queue is its own. It may be wrong: then what was carried falls, and a drain of
-//! our own finds no queue but ours.
+//! our own finds no queue but ours. One is made from time to time in any case, for
+//! the others may have gone.
 
 use std::time::{Duration, Instant};
 
@@ -44,6 +45,9 @@ const LOST: f64 = 0.85;
 const FADES: f64 = 0.98;
 /// A slowdown below which nobody queues: the others are gone.
 const EMPTY: f64 = 1.15;
+/// How long a proof that others are there counts: they may be gone, and one who
+/// is alone before a group commit sees W = 2 as one among others does.
+const RECHECK: Duration = Duration::from_secs(8);
 /// Unclear proofs after which the queue counts as ours.
 const UNCLEAR: u8 = 2;
 /// A slot that takes this much of τ, and proves that the queue is ours, has also
@@ -72,6 +76,8 @@ pub(super) struct Crowd {
 #[derive(Clone, Copy, Debug)]
 struct Met {
     since: Instant,
+    /// When it was last asked whether they still are.
+    asked: Instant,
     /// `L₀/W₀ + δ`.
     entered_at: f64,
     /// L and θ before that.
@@ -112,7 +118,12 @@ impl Crowd {
         let lasted = now.saturating_duration_since(met.since);
         let lost = lasted > TRIAL && carried < LOST * met.carried;
         met.carried *= FADES;
-        lost || met.is_in_vain(now, slowdown)
+        let long_ago = now.saturating_duration_since(met.asked) > RECHECK;
+        let doubts = lost || long_ago || met.is_in_vain(now, slowdown);
+        if doubts {
+            met.asked = now;
+        }
+        doubts
     }
 }
 
@@ -204,6 +215,7 @@ impl Little {
         let share = self.bdp + WAITING;
         self.crowd.met = Some(Met {
             since: now,
+            asked: now,
             entered_at: share,
             before: (self.centre, self.trim.theta()),
             carried: self.crowd.carried,

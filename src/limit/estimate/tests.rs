@@ -397,6 +397,22 @@ fn drain_sends_less_to_see_the_unloaded_latency_and_refuses_nothing() {
 }
 
 #[test]
+fn a_drain_of_which_a_batch_fails_is_broken_off_and_holds_nothing() {
+    let (mut little, now) = settled();
+    little.drains.look(now, 0.0);
+    assert!(little.drains.looks());
+    little.drain(now, Then::Steady { phase: 0 }, Purpose::Look);
+    for n in 1..=SAMPLES {
+        little.leaves(now + n * MS, 100, 1_000);
+    }
+    little.learn(&Sample {
+        outcome: Outcome::Failed,
+        ..pressed(now + MS, 5 * MS, 1)
+    });
+    assert!(!little.drains.looks() && matches!(little.stage, Stage::Steady { .. }));
+}
+
+#[test]
 fn start_holds_back_too_in_the_moments_in_which_others_drain() {
     let (mut little, now) = settled();
     little.align(now - 993 * MS);

@@ -129,3 +129,15 @@ fn who_has_met_nobody_notices_by_what_it_no_longer_carries() {
         "it goes on from here"
     );
 }
+
+#[test]
+fn whoever_is_left_alone_finds_out_in_a_while() {
+    let (mut little, now) = met();
+    // Nothing is lost, and W is that of a group commit's second sync.
+    let doubts = |little: &mut Little, after| little.crowd.is_in_doubt(now + after, 1.9);
+    assert!(!doubts(&mut little, RECHECK - MS));
+    assert!(doubts(&mut little, RECHECK + MS));
+    assert!(!doubts(&mut little, RECHECK * 2), "it has just asked");
+    little.act(now + RECHECK * 2, false);
+    assert!(!little.crowd.is_met());
+}
