@@ -52,6 +52,8 @@ const EMPTY: f64 = 0.8;
 const EMPTY_GAIN: f64 = 0.5;
 /// The part of a second, from a slot on, in which nobody drains at a slot.
 const BETWEEN: (f64, f64) = (0.2, 0.8);
+/// What must be left of it for a look to begin, seconds.
+const TO_LOOK: f64 = 0.1;
 /// A drain that is so much faster than τ, and more than chance makes it, shows
 /// that a queue was taken for τ.
 const SHORTER: f64 = 0.15;
@@ -207,7 +209,7 @@ impl Drains {
         let since = self.slots.since(now);
         let wait = match since {
             _ if since < from => from - since + lot * (to - from),
-            _ if since > to - 0.1 => 1.0 + from - since + lot * (to - from),
+            _ if since > to - TO_LOOK => 1.0 + from - since + lot * (to - from),
             _ => lot * (to - since),
         };
         let at = now + Duration::from_secs_f64(wait);
@@ -217,7 +219,7 @@ impl Drains {
     /// A slot has begun: between it and the next, we look alone.
     pub(super) fn prove(&mut self, now: Instant, lot: f64) {
         let (from, to) = BETWEEN;
-        let wait = from + lot * (to - 0.1 - from);
+        let wait = from + lot * (to - TO_LOOK - from);
         self.own = Some((now + Duration::from_secs_f64(wait), Purpose::Proof));
     }
 
