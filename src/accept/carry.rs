@@ -73,6 +73,7 @@ impl<'a, C: Future + Unpin> Carry<'a, C> {
         loop {
             let ended = Pin::new(&mut self.inline).poll(cx);
             self.present.has_streams(self.inline.open());
+            self.watch.took(self.inline.taken());
             if let Poll::Ready(ended) = ended {
                 return Poll::Ready(Carried::Ended(ended));
             }

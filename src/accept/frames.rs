@@ -8,7 +8,10 @@
 //!
 //! Frames that carry nothing are paid for by those that carry something, in
 //! both directions, and by time: a client that measures its round trips sends
-//! pings as often as it hears answers, and is no attacker.
+//! pings as often as it hears answers, and is no attacker. What is not paid
+//! for is taken from a burst. The burst is no licence to be fast: past a tenth
+//! of it a client is read no faster than would spend all of it in a second, so
+//! that the others have the machine meanwhile, and then it is cut.
 
 use std::time::{Duration, Instant};
 
@@ -34,8 +37,12 @@ const SETTINGS_COST: u64 = 10 * PING;
 /// So many of our own bytes pay for a quarter of a PING: a PING's answer (17
 /// bytes) must not pay for it, a message and its trailers must.
 const PAID_BY: u64 = 16;
-/// A burst is so many seconds' worth.
+/// A burst is so many seconds' worth; one of them at once, and the rest within
+/// a second.
 const BURST: u64 = 10;
+/// Of a message's own head, which is no message: less than that in a frame
+/// carries nothing.
+const MESSAGE_HEAD: u32 = 5;
 
 /// A call that is reset sooner was never meant to be answered. Clients that
 /// give up in earnest take longer, even impatient ones.
@@ -47,7 +54,8 @@ const YOUNG_RESET: u64 = 2;
 /// Why a connection is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Abuse {
-    /// More frames that carry nothing than its calls, and time, pay for.
+    /// More frames that carry nothing than its calls, and time, pay for; calls
+    /// that come to nothing are such, too.
     Control,
     /// More calls made and reset at once than it makes and leaves alone.
     Resets,
@@ -60,6 +68,8 @@ struct Allowance {
     most: u64,
     /// What a second brings.
     rate: u64,
+    /// What was spent and neither earned nor waited for.
+    debt: u64,
     filled: Option<Instant>,
 }
 
@@ -70,12 +80,14 @@ impl Allowance {
             left: most,
             most,
             rate,
+            debt: 0,
             filled: None,
         }
     }
 
     fn earn(&mut self, amount: u64) {
         self.left = self.left.saturating_add(amount).min(self.most);
+        self.debt = self.debt.saturating_sub(amount);
     }
 
     fn fill(&mut self, now: Instant) {
@@ -84,13 +96,33 @@ impl Allowance {
         let brought = u128::from(self.rate) * passed.as_micros() / 1_000_000;
         // What is less than one stays in the time that has not been counted.
         if brought > 0 {
-            self.earn(u64::try_from(brought).unwrap_or(u64::MAX));
+            let brought = u64::try_from(brought).unwrap_or(u64::MAX);
+            self.earn(brought);
+            self.debt = self.debt.saturating_sub(brought.saturating_mul(BURST - 1));
             self.filled = Some(now);
         }
     }
 
+    fn owes(&self) -> bool {
+        self.debt > self.rate
+    }
+
+    /// How long to wait before more is spent: until no more is owed than comes
+    /// in a second. Waiting for a second pays for all of the burst.
+    fn hold(&self) -> Option<Duration> {
+        if !self.owes() {
+            return None;
+        }
+        let excess = self.debt - self.rate;
+        let micros = u128::from(excess) * 1_000_000 / u128::from(self.most.max(1));
+        Some(Duration::from_micros(
+            u64::try_from(micros).unwrap_or(u64::MAX) + 1,
+        ))
+    }
+
     /// Whether it sufficed.
     fn spend(&mut self, amount: u64) -> bool {
+        self.debt = self.debt.saturating_add(amount);
         match self.left.checked_sub(amount) {
             Some(left) => self.left = left,
             None => return false,
@@ -149,6 +181,13 @@ pub(super) struct FrameWatch {
     control: Allowance,
     resets: Allowance,
     opened: Opened,
+    /// Calls that were opened, that came to nothing, and that may still be
+    /// reset for what they have paid.
+    calls: u64,
+    faulty: u64,
+    unreset: u64,
+    /// Its first settings, which every client sends, have come.
+    greeted: bool,
     written: u64,
 }
 
@@ -165,7 +204,46 @@ impl FrameWatch {
             control: Allowance::new(u64::from(control).saturating_mul(PING)),
             resets: Allowance::new(u64::from(resets)),
             opened: Opened::default(),
+            calls: 0,
+            faulty: 0,
+            unreset: 0,
+            greeted: false,
             written: 0,
+        }
+    }
+
+    /// Whether the client has spent what it may at once, as far as is known
+    /// without the time.
+    pub(super) fn owes(&self) -> bool {
+        self.control.owes() || self.resets.owes()
+    }
+
+    /// How long the client is not to be read.
+    pub(super) fn hold(&mut self, now: Instant) -> Option<Duration> {
+        self.control.fill(now);
+        self.resets.fill(now);
+        let hold = self.control.hold().max(self.resets.hold())?;
+        if let Some(since) = &mut self.half_since {
+            // What is not read does not come any sooner.
+            *since = (*since).max(now + hold);
+        }
+        Some(hold)
+    }
+
+    /// All that was read was looked at, and so many calls have come of it ever
+    /// since; the others were refused as they were made, and cost more than
+    /// they brought.
+    ///
+    /// # Errors
+    /// If it is time to close the connection.
+    pub(super) fn took(&mut self, calls: u64) -> Result<(), Abuse> {
+        let unread = u64::from(self.is_half());
+        let faulty = self.calls.saturating_sub(calls + unread);
+        let more = faulty.saturating_sub(self.faulty);
+        self.faulty = self.faulty.max(faulty);
+        match self.control.spend(more * 2 * PING) {
+            true => Ok(()),
+            false => Err(Abuse::Control),
         }
     }
 
@@ -242,22 +320,32 @@ impl FrameWatch {
                 if stream > self.opened.last {
                     self.opened.last = stream;
                     self.resets.earn(1);
+                    self.calls += 1;
+                    self.unreset += 1;
                 }
                 self.control.earn(PING);
                 return Ok(());
             }
-            DATA if self.left > 0 || flags & END_STREAM != 0 => {
+            DATA if self.left >= MESSAGE_HEAD || flags & END_STREAM != 0 => {
                 self.control.earn(PING);
                 return Ok(());
             }
+            DATA if self.left > 0 => PING / 4,
             RST_STREAM => {
                 let young = self.opened.is_young(stream);
                 if young && !self.resets.spend(YOUNG_RESET) {
                     return Err(Abuse::Resets);
                 }
-                // Of a call that was made, which has paid.
-                PING / 4
+                match self.unreset.checked_sub(1) {
+                    // Of a call that was made, which has paid.
+                    Some(unreset) => {
+                        self.unreset = unreset;
+                        return Ok(());
+                    }
+                    None => PING / 4,
+                }
             }
+            SETTINGS if !std::mem::replace(&mut self.greeted, true) => return Ok(()),
             SETTINGS if flags & ACK == 0 => SETTINGS_COST,
             WINDOW_UPDATE => PING / 4,
             _ => PING,

@@ -1,6 +1,7 @@
 //! A socket whose frames are watched on their way to the HTTP/2 machine.
 
 use std::{
+    future::Future,
     io::{self, IoSlice},
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -10,7 +11,7 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::Instant,
+    time::{Instant, Sleep, sleep},
 };
 
 use super::{
@@ -47,8 +48,11 @@ impl Watch {
 
     /// Over `io`.
     pub(super) fn over<IO>(&self, io: IO) -> Watched<IO> {
-        let watch = self.clone();
-        Watched { io, watch }
+        Watched {
+            io,
+            watch: self.clone(),
+            held: None,
+        }
     }
 
     pub(super) fn turn(&self) -> &Turn {
@@ -67,6 +71,23 @@ impl Watch {
         self.lock().frames.is_half_for(span, now)
     }
 
+    /// All that was read was looked at; so many calls came of it, ever since.
+    pub(super) fn took(&self, calls: u64) {
+        let mut seen = self.lock();
+        if let Err(abuse) = seen.frames.took(calls) {
+            // The next that comes is not read any more.
+            seen.abuse = Some(abuse);
+        }
+    }
+
+    fn hold(&self) -> Option<Duration> {
+        let mut seen = self.lock();
+        if !seen.frames.owes() {
+            return None;
+        }
+        seen.frames.hold(Instant::now().into_std())
+    }
+
     /// Only ever contended if a connection moved threads in mid-poll, which
     /// it does not.
     fn lock(&self) -> MutexGuard<'_, Seen> {
@@ -76,6 +97,9 @@ impl Watch {
     fn read(&self, bytes: &[u8]) -> Result<(), Abuse> {
         let now = Instant::now().into_std();
         let mut seen = self.lock();
+        if let Some(abuse) = seen.abuse {
+            return Err(abuse);
+        }
         let frames = seen.frames.read(bytes, now);
         self.present.suspect(seen.frames.is_resetting());
         match frames {
@@ -91,6 +115,23 @@ impl Watch {
 pub(super) struct Watched<IO> {
     io: IO,
     watch: Watch,
+    /// Until when its client is not read.
+    held: Option<Pin<Box<Sleep>>>,
+}
+
+impl<IO> Watched<IO> {
+    /// Ready if the client may be read.
+    fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if let Some(held) = &mut self.held {
+                ready!(held.as_mut().poll(cx));
+            }
+            self.held = self.watch.hold().map(|hold| Box::pin(sleep(hold)));
+            if self.held.is_none() {
+                return Poll::Ready(());
+            }
+        }
+    }
 }
 
 impl<IO: AsyncRead + Unpin> AsyncRead for Watched<IO> {
@@ -104,6 +145,7 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Watched<IO> {
             // again after the others.
             return Poll::Pending;
         }
+        ready!(self.poll_held(cx));
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.io).poll_read(cx, buffer))?;
         if self.watch.read(&buffer.filled()[before..]).is_err() {
@@ -153,5 +195,87 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Watched<IO> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+    use crate::accept::{crowd::Crowd, guards::Guards};
+
+    const CONTROL: u32 = 100;
+    const PREFACE: [u8; 24] = [0; 24];
+    const PING: [u8; 17] = [0, 0, 8, 6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+    fn watched<IO>(io: IO) -> (Watch, Watched<IO>) {
+        let guards = Arc::new(Guards {
+            max_control_frames: CONTROL,
+            ..Guards::default()
+        });
+        let present = Crowd::new(Arc::default()).enter("a client".into(), guards);
+        let watch = Watch::new(&present);
+        let socket = watch.over(io);
+        (watch, socket)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_is_read_no_faster_than_its_burst_a_second_and_then_cut() {
+        let (mut client, server) = duplex(PING.len() * 10);
+        let (watch, mut socket) = watched(server);
+        let flood = tokio::spawn(async move {
+            client.write_all(&PREFACE).await?;
+            let mut sent = 0_u32;
+            while client.write_all(&PING).await.is_ok() {
+                sent += 1;
+            }
+            Ok::<_, io::Error>(sent)
+        });
+        let (begun, mut buffer) = (Instant::now(), [0; 170]);
+        let at_once = loop {
+            let before = begun.elapsed();
+            socket.read(&mut buffer).await.expect("nothing is cut yet");
+            watch.turn().begin();
+            if begun.elapsed() > before {
+                break before;
+            }
+        };
+        assert_eq!(at_once, Duration::ZERO, "a beginning is not held up");
+        while socket.read(&mut buffer).await.is_ok() {
+            watch.turn().begin();
+        }
+        let took = begun.elapsed();
+        assert!(
+            (900..1_300).contains(&took.as_millis()),
+            "the burst took {took:?}"
+        );
+        assert_eq!(watch.abuse(), Some(Abuse::Control));
+        drop(socket);
+        let sent = flood.await.expect("it ends").expect("it began");
+        assert!((10 * CONTROL..13 * CONTROL).contains(&sent), "{sent}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_frame_that_is_held_up_by_us_is_not_late() {
+        let (mut client, server) = duplex(1 << 20);
+        let (watch, mut socket) = watched(server);
+        let pings = PING.repeat(5 * CONTROL as usize);
+        let half = &PING[..12];
+        let said = [&PREFACE[..], &pings, half].concat();
+        client.write_all(&said).await.expect("there is room");
+        let mut buffer = vec![0; said.len()];
+        socket.read_exact(&mut buffer).await.expect("it is there");
+        watch.turn().begin();
+        let more = socket.read(&mut buffer);
+        assert!(
+            tokio::time::timeout(Duration::from_millis(1), more)
+                .await
+                .is_err()
+        );
+        tokio::time::advance(Duration::from_millis(300)).await;
+        assert!(!watch.is_half_for(Duration::from_millis(100)));
+        tokio::time::advance(Duration::from_millis(300)).await;
+        assert!(watch.is_half_for(Duration::from_millis(100)));
     }
 }

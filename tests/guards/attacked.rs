@@ -80,8 +80,8 @@ async fn a_flood_of_empty_data_frames_is_cut_and_others_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_flood_of_tiny_data_frames_costs_others_nothing() {
-    is_stopped("tiny DATA", "").await;
+async fn a_flood_of_tiny_data_frames_is_cut_and_others_go_on() {
+    is_stopped("tiny DATA", "max_control_frames: 10").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -151,7 +151,7 @@ pub(crate) const ATTACKS: [Attack; 14] = [
     ),
     attack(
         "tiny DATA",
-        None,
+        Some("control_frames"),
         || call(1, PATH),
         |_| frame(DATA, 0, 1, &[0]).repeat(AT_ONCE as usize),
     ),

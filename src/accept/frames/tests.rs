@@ -90,6 +90,8 @@ fn settings_cost_what_they_are_worth() {
     let mut watch = watch(now);
     let settings = frame(SETTINGS, 0, 0, 6);
     let allowed = PINGS / 10;
+    // The first ones every client sends.
+    assert!(watch.read(&settings, now).is_ok());
     assert!(watch.read(&settings.repeat(allowed), now).is_ok());
     assert_eq!(watch.read(&settings, now), Err(Abuse::Control));
 }
@@ -103,6 +105,103 @@ fn empty_frames_and_unknown_ones_are_no_work() {
         assert!(watch.read(&idle.repeat(PINGS), now).is_ok());
         assert_eq!(watch.read(&idle, now), Err(Abuse::Control), "{kind}");
     }
+}
+
+#[test]
+fn less_than_a_messages_head_is_no_work_either() {
+    let now = Instant::now();
+    let mut watch = watch(now);
+    let allowed = PINGS * 4;
+    let tiny = frame(DATA, 0, 1, 4);
+    assert!(watch.read(&tiny.repeat(allowed), now).is_ok());
+    assert_eq!(watch.read(&tiny, now), Err(Abuse::Control));
+    // An empty message, over and over, is somebody's business.
+    assert!(
+        watch
+            .read(&frame(DATA, 0, 1, 5).repeat(10 * allowed), now)
+            .is_ok()
+    );
+    // And the last of a message may be as short as it is.
+    let last = frame(DATA, END_STREAM, 1, 1);
+    assert!(watch.read(&last.repeat(10 * allowed), now).is_ok());
+}
+
+#[test]
+fn what_is_paid_for_is_never_held_up_and_what_is_not_is_for_a_second_at_most() {
+    let mut now = Instant::now();
+    let mut watch = watch(now);
+    for number in 0..10_000 {
+        let call = [call(2 * number + 1), ping()].concat();
+        watch.read(&call, now).expect("it pays for its pings");
+        assert!(!watch.owes());
+    }
+    let rest = watch.control.left / PING;
+    let pings = ping().repeat(usize::try_from(rest).expect("few"));
+    watch.read(&pings, now).expect("a burst");
+    assert!(watch.owes());
+    let hold = watch.hold(now).expect("it owes");
+    let most = Duration::from_secs(1);
+    assert!((most / 2..=most).contains(&hold), "{hold:?}");
+    now += hold;
+    assert_eq!(watch.hold(now), None);
+}
+
+#[test]
+fn thousands_of_callers_that_give_up_at_once_are_not_held_up() {
+    let mut now = Instant::now();
+    let mut watch = watch(now);
+    let streams = || (0..10_000).map(|number| 2 * number + 1);
+    for stream in streams() {
+        watch.read(&call(stream), now).expect("a call");
+    }
+    watch.took(10_000).expect("all of them were taken");
+    now += 2 * YOUNG;
+    for stream in streams() {
+        let reset = frame(RST_STREAM, 0, stream, 4);
+        watch.read(&reset, now).expect("it waited and has left");
+    }
+    assert!(!watch.owes() && watch.control.is_full());
+    // There is nothing left to reset.
+    let resets = frame(RST_STREAM, 0, 1, 4).repeat(PINGS * 4);
+    watch.read(&resets, now).expect("a burst");
+    assert!(watch.owes() && watch.control.left == 0);
+}
+
+#[test]
+fn calls_that_come_to_nothing_are_paid_for_and_those_still_on_their_way_are_not() {
+    let now = Instant::now();
+    let mut watch = watch(now);
+    let mut stream = 1;
+    let mut make = |watch: &mut FrameWatch, calls: u32| {
+        for _ in 0..calls {
+            watch.read(&call(stream), now).expect("a call");
+            stream += 2;
+        }
+    };
+    make(&mut watch, 100);
+    watch.took(100).expect("all are there");
+    assert!(watch.control.is_full());
+    // The head of one more, of which the rest is to come.
+    watch.read(&call(1_001)[..12], now).expect("a beginning");
+    watch.took(100).expect("it is not whole");
+    assert!(watch.control.is_full());
+    watch.read(&call(1_001)[12..], now).expect("the rest");
+    watch.took(101).expect("now it is");
+    let mut faulty = FrameWatch::new(CONTROL, RESETS);
+    faulty
+        .read(&[0; PREFACE as usize], now)
+        .expect("the preface");
+    stream = 1;
+    let mut calls = 0;
+    while faulty.took(0).is_ok() {
+        for _ in 0..10 {
+            faulty.read(&call(stream), now).expect("a call");
+            stream += 2;
+            calls += 1;
+        }
+        assert!(calls <= 2 * PINGS, "they go on for ever");
+    }
+    assert!(calls >= PINGS / 2, "{calls}");
 }
 
 #[test]
