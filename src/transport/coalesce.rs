@@ -33,6 +33,8 @@ pub(crate) struct Coalesced<IO>(Arc<Mutex<Gathered<IO>>>);
 struct Gathered<IO> {
     io: IO,
     waiting: BytesMut,
+    /// Something was written since the last flush: TLS may keep the end of it.
+    unflushed: bool,
 }
 
 /// A connection together with the draining of what it says.
@@ -46,6 +48,7 @@ impl<IO> Coalesced<IO> {
         Self(Arc::new(Mutex::new(Gathered {
             io,
             waiting: BytesMut::new(),
+            unflushed: false,
         })))
     }
 
@@ -95,8 +98,20 @@ fn lock<IO>(gathered: &Mutex<Gathered<IO>>) -> MutexGuard<'_, Gathered<IO>> {
 }
 
 impl<IO: AsyncWrite + Unpin> Gathered<IO> {
+    /// All of it goes to the socket, and on from there.
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_hand_over(cx))?;
+        if self.unflushed {
+            ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// All of it goes to the socket.
+    fn poll_hand_over(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.waiting.is_empty() {
+            self.unflushed = true;
             let written = ready!(Pin::new(&mut self.io).poll_write(cx, &self.waiting))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
@@ -117,11 +132,12 @@ impl<IO: AsyncWrite + Unpin> Gathered<IO> {
     ) -> Poll<io::Result<usize>> {
         let len: usize = slices.iter().map(|slice| slice.len()).sum();
         if self.waiting.len() + len > GATHERED_MAX {
-            ready!(self.poll_drain(cx))?;
+            ready!(self.poll_hand_over(cx))?;
         }
         if len >= DIRECT {
             // What was said before goes before.
-            ready!(self.poll_drain(cx))?;
+            ready!(self.poll_hand_over(cx))?;
+            self.unflushed = true;
             return Pin::new(&mut self.io).poll_write_vectored(cx, slices);
         }
         slices
@@ -251,6 +267,68 @@ mod tests {
         read.expect("it ends");
         assert_eq!(heard.len(), 5 + DIRECT + 4);
         assert!(heard.starts_with(b"small\x07") && heard.ends_with(b"\x07last"));
+    }
+
+    /// As TLS does: takes what it is given, and passes on no more than it is
+    /// asked to, when the socket below has room again.
+    #[derive(Debug, Default)]
+    struct Keeping {
+        kept: usize,
+        passed_on: usize,
+        full: bool,
+    }
+
+    impl AsyncWrite for Keeping {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.kept += bytes.len();
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            if std::mem::take(&mut self.full) {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            self.passed_on += std::mem::take(&mut self.kept);
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_stays_in_a_socket_that_passes_on_only_what_is_flushed() {
+        for len in [300, 2 * DIRECT] {
+            let socket = Coalesced::new(Keeping {
+                full: true,
+                ..Keeping::default()
+            });
+            let (mut machine, seen) = (socket.share(), socket.share());
+            let mut driven = socket.drive(Box::pin(async move {
+                machine
+                    .write_all(&vec![7; len])
+                    .await
+                    .expect("it takes all");
+                std::future::pending::<()>().await;
+            }));
+            let passed_on = async {
+                while lock(&seen.0).io.passed_on < len {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::select! {
+                () = &mut driven => unreachable!("the machine never ends"),
+                passed_on = tokio::time::timeout(std::time::Duration::from_secs(5), passed_on) => {
+                    passed_on.expect("all of it is passed on");
+                }
+            }
+        }
     }
 
     #[tokio::test]
