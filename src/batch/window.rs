@@ -385,7 +385,7 @@ impl<T> Window<T> {
     }
 
     /// Takes what has waited for `max_wait` or longer from the front.
-    pub fn overdue(&mut self, now: Instant, max_wait: Duration) -> Vec<T> {
+    pub fn overdue(&mut self, now: Instant, max_wait: Duration) -> Vec<Held<T>> {
         let mut overdue = Vec::new();
         while let Some(held) = self
             .line
@@ -393,7 +393,7 @@ impl<T> Window<T> {
         {
             self.count -= u64::from(held.weight.entries);
             self.bytes -= held.weight.bytes;
-            overdue.push(held.entry);
+            overdue.push(held);
         }
         overdue
     }

@@ -57,6 +57,9 @@ where
     latency: Latency,
     /// Since when some window has been due without a break.
     asking: Option<Instant>,
+    /// Whether the service below was asked for readiness and has not told yet:
+    /// then we stand in its line.
+    stands: bool,
 }
 
 /// What the windows want next.
@@ -100,6 +103,7 @@ where
             pace: Pace::default(),
             latency: Latency::default(),
             asking: None,
+            stands: false,
         }
     }
 
@@ -109,18 +113,25 @@ where
             let now = clock();
             let Next { due, wake, room } = self.next(now);
             self.asking = due.as_ref().map(|_| self.asking.unwrap_or(now));
+            if due.is_none() && std::mem::take(&mut self.stands) {
+                // What it was asked for is gone, and others stand behind us: a
+                // fresh clone does not stand in the line.
+                self.below = self.below.clone();
+            }
             if due.is_none() && self.is_done() {
                 return;
             }
             // While a permit is awaited, no arrival changes anything: it will
             // be taken when the window is sealed.
             let wake_at = due.is_none().then(|| self.seen + room);
+            self.stands |= due.is_some();
             // Biased: a due window leaves before new entries join it, else
             // steady traffic would postpone it for ever.
             tokio::select! {
                 biased;
                 ready = poll_fn(|cx| self.below.poll_ready(cx)), if due.is_some() => {
                     let (partition, closed_by) = due.expect("readiness is asked for a due window");
+                    self.stands = false;
                     match ready {
                         Ok(()) => self.depart(&partition, closed_by),
                         Err(error) => self.fail(&error),
@@ -150,18 +161,9 @@ where
             let overdue = window.overdue(now, max_wait);
             if !overdue.is_empty() {
                 taken = true;
-                let shed = count - window.count();
-                self.queue.left(shed, bytes - window.bytes());
-                let full = Weight::full(self.rules.window(partition));
-                let retry_after = self.queue.drain_time(full);
-                let reason = ShedReason::QueueWait;
-                self.rules.shed(partition, narrow(shed), reason);
-                for entry in overdue {
-                    entry.reply.send(Err(BatchError::Shed {
-                        reason,
-                        retry_after,
-                    }));
-                }
+                self.queue
+                    .left(count - window.count(), bytes - window.bytes());
+                turn_away::<_, C, S>(&*self.rules, &self.queue, partition, now, overdue);
             }
             let Some(oldest) = window.oldest() else {
                 continue;
@@ -377,6 +379,62 @@ where
                 entry.reply.send(Err(BatchError::Upstream(error.clone())));
             }
         }
+    }
+}
+
+/// Who has waited too long is shed, unless it has left or its time is over: that
+/// counts as what it is.
+fn turn_away<Req, C, S>(
+    rules: &C,
+    queue: &Queue,
+    partition: &C::Partition,
+    now: Instant,
+    overdue: Vec<Held<EntryOf<Req, C, S>>>,
+) where
+    C: Coalesce<Req>,
+    S: Service<Batch<Req>>,
+    S::Response: Split<S::Error>,
+{
+    let full = Weight::full(rules.window(partition));
+    let retry_after = queue.drain_time(full);
+    let reason = ShedReason::QueueWait;
+    let (mut shed, mut cancelled, mut expired) = (0, 0, 0);
+    for Held {
+        entry,
+        weight,
+        deadline,
+        ..
+    } in overdue
+    {
+        if deadline.is_some_and(|deadline| deadline <= now) {
+            expired += 1;
+            entry.reply.send(Err(BatchError::DeadlineExceeded));
+        } else if entry.reply.has_left() {
+            cancelled += 1;
+        } else {
+            shed += u64::from(weight.entries);
+            entry.reply.send(Err(BatchError::Shed {
+                reason,
+                retry_after,
+            }));
+        }
+    }
+    if shed > 0 {
+        rules.shed(partition, narrow(shed), reason);
+    }
+    if cancelled + expired > 0 {
+        rules.sealed(
+            partition,
+            &Sealing {
+                now,
+                entries: 0,
+                bytes: 0,
+                closed_by: ClosedBy::Deadline,
+                arrivals: &[],
+                cancelled,
+                expired,
+            },
+        );
     }
 }
 

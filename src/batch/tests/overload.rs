@@ -62,6 +62,76 @@ async fn an_entry_that_waited_for_max_wait_is_shed_then() {
     first.await.expect("no panic").expect("it succeeds");
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_left_or_was_out_of_time_before_max_wait_is_not_counted_as_shed() {
+    let queue = QueueSettings {
+        max_wait: Duration::from_millis(4),
+        ..QueueSettings::default()
+    };
+    let (front, _batches, rules) = front(Rules {
+        queue,
+        ..Rules::default()
+    });
+    let first = call(&front, ask(0));
+    settle().await;
+    let leaves = call(&front, ask(1));
+    let impatient = call(&front, within(2, Duration::from_millis(3)));
+    let stays = call(&front, ask(3));
+    settle().await;
+    leaves.abort();
+    let told = impatient.await.expect("no panic");
+    assert!(
+        matches!(told, Err(BatchError::DeadlineExceeded)),
+        "{told:?}"
+    );
+    let shed = stays.await.expect("no panic");
+    assert!(matches!(shed, Err(BatchError::Shed { .. })), "{shed:?}");
+    let tally = rules.tally();
+    assert_eq!(tally.shed, BTreeMap::from([("queue_wait", 1)]));
+    assert_eq!((tally.cancelled, tally.expired), (1, 1));
+    first.await.expect("no panic").expect("it succeeds");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whose_callers_were_all_shed_does_not_keep_others_from_the_permit() {
+    let one = LimitLayer::new(LimitSettings {
+        algorithm: Algorithm::Fixed,
+        min: 1,
+        max: 1,
+    });
+    let front = |max_wait| {
+        let (seen, batches) = mpsc::unbounded_channel();
+        let queue = QueueSettings {
+            max_wait,
+            ..QueueSettings::default()
+        };
+        let rules = Arc::new(Rules {
+            queue,
+            ..Rules::default()
+        });
+        let front = ServiceBuilder::new()
+            .layer(BatchLayer::new(rules))
+            .layer(one.clone())
+            .service(Upstream(seen));
+        (front, batches)
+    };
+    // Two fronts of one upstream, as before and after a reload. The first
+    // holds the only permit, and stands in the line for it once more.
+    let (impatient, _seen) = front(Duration::from_millis(5));
+    let (patient, _seen_too) = front(Duration::from_secs(1));
+    let first = call(&impatient, ask(0));
+    settle().await;
+    let shed = call(&impatient, ask(1));
+    sleep(Duration::from_millis(3)).await; // longer than it lingers
+    let waits = call(&patient, ask(2));
+    let shed = shed.await.expect("no panic");
+    assert!(matches!(shed, Err(BatchError::Shed { .. })), "{shed:?}");
+    assert_eq!(first.await.expect("no panic"), Ok(0));
+    let served = tokio::time::timeout(Duration::from_millis(100), waits).await;
+    assert_eq!(served.expect("in time").expect("no panic"), Ok(2));
+    drop(impatient); // which was there all the time
+}
+
 /// Entries one by one, so that latency and pace of the upstream are known.
 async fn warm_up(front: &Front) {
     for n in 0..20 {

@@ -197,7 +197,11 @@ fn an_entry_waits_no_longer_than_its_queue_allows() {
     window.push(held(1, now));
     window.push(held(2, now + ms(1)));
     assert!(window.overdue(now + ms(9), ms(10)).is_empty());
-    assert_eq!(window.overdue(now + ms(10), ms(10)), [1]);
+    let overdue = window.overdue(now + ms(10), ms(10));
+    assert_eq!(
+        overdue.iter().map(|held| held.entry).collect::<Vec<_>>(),
+        [1]
+    );
     assert_eq!((window.count(), window.bytes()), (1, 10));
 }
 
