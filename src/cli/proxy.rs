@@ -25,7 +25,8 @@ pub(super) struct Proxy {
     /// CreateSession over an embedded group in ./ferry-data
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
-    /// Listen here instead of where the policy says
+    /// Listen here instead of where the policy says; with the certificates of
+    /// its first listener that has any
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
     /// Serve metrics and probes here instead of where the policy says
@@ -45,7 +46,7 @@ impl Proxy {
         let file = self.policy.clone();
         let amend = move |policy: &mut Policy| {
             if let Some(address) = listen {
-                policy.listen = vec![Listen::from(address)];
+                policy.listen = vec![instead(&policy.listen, address)];
             }
             policy.admin = admin.or(policy.admin);
         };
@@ -71,6 +72,15 @@ impl Proxy {
         announce("ferry proxy", &stack);
         until_ended(&stack, &mut signals, &mut hangups).await?;
         end(stack, groups).await
+    }
+}
+
+/// `address` in place of the policy's listeners. If one of them asks its clients
+/// for TLS so does this: another address is no leave to speak in the clear.
+fn instead(listen: &[Listen], address: SocketAddr) -> Listen {
+    Listen {
+        tls: listen.iter().find_map(|listen| listen.tls.clone()),
+        ..Listen::from(address)
     }
 }
 
@@ -121,4 +131,29 @@ pub(super) async fn end(stack: Stack, groups: Option<Groups>) -> Result<ExitCode
         return Ok(ExitCode::FAILURE);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::ServerFiles;
+
+    #[test]
+    fn another_address_is_no_leave_to_speak_in_the_clear() {
+        let address: SocketAddr = "127.0.0.1:1".parse().expect("an address");
+        let plain = Listen::from(address);
+        let secret = Listen {
+            tls: Some(ServerFiles {
+                cert: "cert.pem".into(),
+                key: "key.pem".into(),
+                client_ca: Some("ca.pem".into()),
+            }),
+            ..plain.clone()
+        };
+        let other: SocketAddr = "127.0.0.1:2".parse().expect("an address");
+        let moved = instead(&[plain.clone(), secret.clone()], other);
+        assert_eq!(moved.place, Listen::from(other).place);
+        assert_eq!(moved.tls, secret.tls);
+        assert_eq!(instead(&[plain], other), Listen::from(other));
+    }
 }
