@@ -358,6 +358,24 @@ fn a_log_format_that_ferry_does_not_have_is_refused_before_anything_is_begun() {
 }
 
 #[test]
+fn a_log_filter_that_says_nothing_is_refused_before_anything_is_begun() {
+    let desk = Desk::new();
+    let output = Command::new(env!("CARGO_BIN_EXE_ferry"))
+        .args(["proxy", "--listen", "127.0.0.1:0"])
+        .current_dir(desk.path("."))
+        .env("FERRY_LOG", "warn,ferry::access=inof")
+        .output()
+        .expect("cargo built the binary");
+    assert_eq!(output.status.code(), Some(FAILED));
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        told.contains("FERRY_LOG warn,ferry::access=inof") && told.contains("write info, or"),
+        "{told}"
+    );
+    assert!(!desk.path("ferry-data").exists(), "nothing was begun");
+}
+
+#[test]
 fn a_variable_that_makes_no_sense_is_refused_like_its_flag() {
     let output = Command::new(env!("CARGO_BIN_EXE_ferry"))
         .arg("proxy")

@@ -11,7 +11,7 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, error::ErrorKind};
 use serde::Serialize;
 use tracing_subscriber::{
@@ -155,7 +155,11 @@ const LOG: &str = "info,openraft=error";
 
 /// Runs a server on every core, with its log on stderr.
 fn serve(run: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
-    let filter = EnvFilter::try_from_env("FERRY_LOG").unwrap_or_else(|_| LOG.into());
+    let filter = match env::var("FERRY_LOG") {
+        Err(VarError::NotPresent) => LOG.into(),
+        Err(error) => bail!("FERRY_LOG: {error}; write info, or warn,ferry=debug"),
+        Ok(told) => logged(&told).map_err(|why| anyhow!("FERRY_LOG {why}"))?,
+    };
     let (filtered, filter) = reload::Layer::new(filter);
     let log = fmt::layer()
         .with_ansi(io::stderr().is_terminal())
@@ -170,15 +174,19 @@ fn serve(run: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
         .with(log)
         .init();
     log::changed_by(move |told| {
-        let new = EnvFilter::builder().parse(told);
-        let new =
-            new.map_err(|error| format!("{told}: {error}; write info, or warn,ferry=debug"))?;
+        let new = logged(told)?;
         filter.reload(new).map_err(|error| error.to_string())
     });
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build();
     runtime.context("the runtime cannot start")?.block_on(run)
+}
+
+/// What `told` asks to be logged.
+fn logged(told: &str) -> Result<EnvFilter, String> {
+    let filter = EnvFilter::builder().parse(told);
+    filter.map_err(|error| format!("{told}: {error}; write info, or warn,ferry=debug"))
 }
 
 /// Help and version as clap prints them; a refusal in one line, without the
