@@ -261,6 +261,10 @@ impl Policy {
 fn check(file: File, folder: &Path, found: &mut Found) -> Option<Policy> {
     let listen = listen::check(file.listen, folder, found);
     let admin = listen::admin(file.admin.as_ref(), &listen, found);
+    let token_file = file.admin_token.as_ref();
+    let token_file = token_file.map(|file| folder.join(&file.value));
+    // Looked at before it is read: what comes later is another one.
+    let token_file = token_file.map(|file| Stamp::of(&file));
     let admin_token = match file.admin_token {
         Some(file) => Some(Secret::read(&file, folder, "admin.token_file", found)?),
         None => None,
@@ -277,7 +281,8 @@ fn check(file: File, folder: &Path, found: &mut Found) -> Option<Policy> {
     let traces = file.telemetry.traces.iter();
     let secrets = traces.flat_map(|to| to.headers.iter().map(|header| header.file.clone()));
     let files = descriptions.chain(secrets);
-    let files = files.map(|file| Stamp::of(&file)).collect();
+    let files = files.map(|file| Stamp::of(&file));
+    let files = files.chain(token_file).collect();
     let descriptors = Descriptors::open(&file.descriptors, folder, found);
     let embedded = matches!(upstream, Some((Some(Upstream::Embedded { .. }), ..)));
     let methods = method::check_all(file.methods, &descriptors, embedded, found);

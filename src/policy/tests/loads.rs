@@ -270,6 +270,27 @@ message Address { string town = 1; }"#;
 const SHOP: &str = "version: 1\nupstream: {endpoints: [http://127.0.0.1:1]}\ndescriptors: [DESCRIPTORS]\nmethods:\n\
     - {selector: shop.Orders/METHOD, batched_field: orders, entry_key: [id], require: [id, to], LIFT}\n";
 
+#[test]
+fn the_file_of_the_admins_token_is_watched_so_that_another_token_is_taken() {
+    let folder = tempfile::tempdir().expect("a temporary directory can be made");
+    let token = folder.path().join("token");
+    fs::write(&token, "a token that nobody guesses").expect("it is writable");
+    let yaml = with("127.0.0.1:0}", "127.0.0.1:0, token_file: token}");
+    let read = || {
+        let policy = Policy::load(&yaml, &folder.path().join("ferry.yaml"));
+        policy.expect("it is sound")
+    };
+    let policy = read();
+    let [stamp] = &policy.files[..] else {
+        panic!("one file is watched: {:?}", policy.files);
+    };
+    assert_eq!(*stamp, Stamp::of(&token));
+    fs::write(&token, "another token, which is longer").expect("it is writable");
+    assert_ne!(*stamp, Stamp::of(&token));
+    let told = read().admin_token.expect("it has one");
+    assert!(told.is(b"another token, which is longer"));
+}
+
 /// A folder with a policy's .proto files, one of which imports the other from the folder's root.
 fn shop() -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a temporary directory can be made");
