@@ -9,7 +9,7 @@ use super::{
     file::MethodFile,
     section::At,
 };
-use crate::wire::{Condition, Is, Wrap};
+use crate::wire::{Condition, Is, Lift, Wrap};
 
 /// Where the entries of a method go.
 pub(super) struct Form {
@@ -173,6 +173,44 @@ pub(super) fn conditions(
         conditions.push(resolved.map(|(path, _)| Condition { path, is: *is }));
     }
     conditions.into_iter().collect()
+}
+
+/// What parts calls must still be there when the single form has been lifted,
+/// where that is part of the same message: its fields have gone to the entry.
+pub(super) fn stays<'a>(
+    file: &MethodFile,
+    (lift, entry): (&Lift, &MessageDescriptor),
+    discriminators: impl Iterator<Item = &'a [u32]>,
+    alone_if: &'a [Condition],
+    found: &mut Found,
+) -> Option<()> {
+    let form = &file.form;
+    let names = form.discriminators.iter().enumerate();
+    let names = names.map(|(i, name)| (format!("discriminator_fields[{i}]"), name));
+    let conditions = form.alone_if.iter().enumerate();
+    let conditions = conditions.map(|(i, (name, _))| (format!("unbatchable_if[{i}].field"), name));
+    let paths = alone_if.iter().map(|condition| condition.path.as_slice());
+    let all = names.zip(discriminators).chain(conditions.zip(paths));
+    let mut all_stay = Some(());
+    for ((key, name), path) in all {
+        let lifted = lift
+            .fields
+            .iter()
+            .find(|field| path.first() == Some(&field.from));
+        let Some(to) = lifted.and_then(|field| entry.get_field(field.to)) else {
+            continue;
+        };
+        let what = format!(
+            "is lifted to {}.{}, where each entry has its own; leave it out",
+            file.batched_field.value,
+            to.name()
+        );
+        all_stay = found.add(
+            name.at,
+            format!("{}.{key}: {}: {what}", file.path, name.value),
+        );
+    }
+    all_stay
 }
 
 /// A dotted path as field numbers, and the field where it ends.

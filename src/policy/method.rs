@@ -177,6 +177,14 @@ fn plan(
         Some(lift) => Some(lift?),
         None => None,
     };
+    let (discriminators, mut alone_if) = (discriminators?, alone_if?);
+    if let Some(lift) = lift
+        .as_ref()
+        .filter(|lift| lift.from == request.full_name())
+    {
+        let paths = discriminators.iter().map(Vec::as_slice);
+        form::stays(file, (lift, entry), paths, &alone_if, found)?;
+    }
     let mut types = Types::default();
     let request_type = types.own(&request);
     if let Some(lift) = lift.iter().find(|lift| lift.from == request.full_name()) {
@@ -203,7 +211,6 @@ fn plan(
     for (number, bound) in bounds? {
         types.field_mut(entry_type, number)?.max_len = Some(bound);
     }
-    let mut alone_if = alone_if?;
     // Not a matter of the policy: merged, a conditional write would be judged
     // together with calls that expect nothing.
     let condition = write.and_then(Write::condition).map(|path| Condition {
@@ -219,7 +226,7 @@ fn plan(
         wrap: form.wrap.clone(),
         entry_key: keys.iter().map(FieldDescriptor::number).collect(),
         keys: use_of_keys?,
-        discriminators: discriminators?,
+        discriminators,
         alone_if,
         reply: reply?,
     };
