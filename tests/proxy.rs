@@ -11,7 +11,7 @@ use tonic::Code;
 
 use crate::support::{
     admin,
-    client::{CREATE, Call, Line, batch_form, grpc, old_form, with},
+    client::{CREATE, Call, LIST, Line, batch_form, grpc, old_form, with},
     served::Served,
     upstream::{Seen, Upstream},
 };
@@ -292,6 +292,28 @@ async fn what_goes_alone_keeps_its_encoding_unless_it_is_lifted() {
         assert_eq!(batch.body[0], 0);
     }
     assert_eq!(upstream.batches()[0].body, plain);
+}
+
+#[tokio::test]
+async fn a_client_that_compresses_may_call_all_of_the_embedded_group() {
+    let served = Served::embedded().await;
+    let line = served.line().await;
+    let gzip = [("grpc-encoding", "gzip")];
+    let alone = [gzip[0], ("x-tenant", "t")];
+    // What batches, what goes alone as it came, what is lifted, what is large.
+    let pair = batch_form(&[("a", b"s"), ("b", b"s")]);
+    for (metadata, body) in [
+        (&gzip[..], gzipped(&old_form("batched", b"s"))),
+        (&alone[..], gzipped(&pair)),
+        (&alone[..], gzipped(&old_form("lifted", b"s"))),
+        (&alone[..], gzipped(&old_form("large", &vec![7; 4_190_000]))),
+    ] {
+        acknowledged(line.send(with(CREATE, metadata), body).await).await;
+    }
+    let all = framed(&[]);
+    let answer = line.ask(with(LIST, &gzip), gzipped(&all)).await;
+    assert_eq!(answer.status().code(), Code::Ok, "{}", answer.status());
+    assert_eq!(line.list("").await.len(), 5);
 }
 
 #[tokio::test]

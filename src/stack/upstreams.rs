@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tonic::service::Routes;
+use tonic::{codec::CompressionEncoding, service::Routes};
 use tower::util::BoxCloneSyncService;
 
 use super::{Batches, StackError, assembly::in_mode};
@@ -68,6 +68,10 @@ pub(super) fn of(
     }
 }
 
+/// Most bytes of a message that the node's own service takes, unless a method
+/// may have more.
+const LONE_MAX: usize = 4 << 20;
+
 /// The node's own service takes what does not batch.
 pub(super) fn embedded(
     groups: &Groups,
@@ -94,8 +98,16 @@ pub(super) fn embedded(
         keys,
     };
     let service = MetaService::new(groups.clone());
-    let routes = Routes::new(MqttServiceServer::new(service.clone()))
-        .add_service(MetaServiceServiceServer::new(service));
+    // Whatever the door would read, though it does not batch.
+    let bounds = methods.iter().map(|method| method.max_message_bytes);
+    let bound = bounds.fold(LONE_MAX, usize::max);
+    let mut mqtt = MqttServiceServer::new(service.clone()).max_decoding_message_size(bound);
+    let mut meta = MetaServiceServiceServer::new(service).max_decoding_message_size(bound);
+    for encoding in [CompressionEncoding::Gzip, CompressionEncoding::Deflate] {
+        mqtt = mqtt.accept_compressed(encoding);
+        meta = meta.accept_compressed(encoding);
+    }
+    let routes = Routes::new(mqtt).add_service(meta);
     Ok((lines, Forward::Local(Box::new(routes.prepare()))))
 }
 
