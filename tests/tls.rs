@@ -60,6 +60,28 @@ async fn calls_come_in_over_tls_over_ipv6_and_over_a_unix_socket_at_once() {
     assert!(!Path::new(&unix).exists(), "a socket's file goes with it");
 }
 
+/// More than a socket and TLS take at once, in both directions.
+#[tokio::test]
+async fn a_large_message_comes_whole_through_tls_though_nothing_follows_it() {
+    let authority = Authority::new();
+    authority.sign("server");
+    let upstream = Upstream::answering().await;
+    let listen = format!(
+        "  - address: 127.0.0.1:0\n    tls: {{cert: {}, key: {}}}",
+        authority.path("server.pem"),
+        authority.path("server.key"),
+    );
+    let served = served(&listen, &one_batch_at_a_time(&upstream)).await;
+    let line = authority.line(served.address(), None).await;
+    for bytes in [200_000, 1_000_000, 16 << 20] {
+        let body = framed(&vec![7; bytes]);
+        let answer = line.ask(grpc("/test.Streams/Echo"), body.clone());
+        let answer = soon("an answer", answer).await;
+        assert_eq!(answer.status().code(), Code::Ok);
+        assert!(answer.body == body, "{} bytes came back", answer.body.len());
+    }
+}
+
 #[tokio::test]
 async fn a_client_without_a_certificate_that_is_trusted_is_refused() {
     let (authority, stranger) = (Authority::new(), Authority::new());
