@@ -182,7 +182,10 @@ pub fn plan(policy: &Policy, method: &Method) -> Vec<(&'static str, String)> {
     keys(text, &method.plan);
     if !method.barrier.is_empty() {
         let others: Vec<_> = method.barrier.iter().map(|path| &path[1..]).collect();
-        let what = format!("earlier calls of {} on its key", others.join(", "));
+        let what = format!(
+            "earlier calls of {} on its key; what goes alone does not, nor is it waited for",
+            others.join(", ")
+        );
         add(text, "waits for", &what);
     }
     add(text, "alone if", &alone_if(&method.plan));

@@ -60,7 +60,7 @@ pub(super) static METHOD: Keys = Keys::with(
         key(
             "barrier",
             Texts,
-            "Methods of this policy: a call waits for their earlier calls on its entry_key.",
+            "Methods of this policy: a call waits for their earlier calls on its entry_key, unless one of the two goes alone.",
         ),
         key(
             "require",
