@@ -124,10 +124,13 @@ where
         Either::Right(Box::pin(async move {
             failed.rules.budget.deposit();
             let all = 0..batch.requests.len();
-            let first = in_time(first, retry.as_ref()).await;
-            let answer = failed.until_final(&batch, &all, first).await;
-            match answer {
-                Err(status) if failed.bisects(&status, &batch, &all) => {
+            let first = Made {
+                attempt: in_time(first, retry.as_ref()).await,
+                sent: all.len(),
+            };
+            let end = failed.until_final(&batch, &all, first).await;
+            match end.answer {
+                Err(status) if failed.bisects(&status, end.sent, &batch, &all) => {
                     Ok(BatchReply::Each(failed.halve(&batch, status).await))
                 }
                 answer => answer,
@@ -161,6 +164,18 @@ impl Attempt {
             Self::Unanswered | Self::Left => Err(unanswered()),
         }
     }
+}
+
+/// An attempt with so many calls.
+struct Made {
+    attempt: Attempt,
+    sent: usize,
+}
+
+/// What the last attempt came to, and with how many calls it was made.
+struct End {
+    answer: Result<BatchReply, Status>,
+    sent: usize,
 }
 
 /// The answer to an attempt, if it comes in the time that an attempt has. Else
@@ -198,23 +213,25 @@ where
 {
     /// Sends those calls of `range` again whose callers still wait once there
     /// is a permit for them.
-    async fn send(&self, batch: &Batch<Call>, range: &Range<usize>) -> Attempt {
+    async fn send(&self, batch: &Batch<Call>, range: &Range<usize>) -> Made {
+        let made = |attempt, sent| Made { attempt, sent };
         let mut below = self.below.clone();
         let ready = match below.ready().await {
             Ok(ready) => ready,
-            Err(status) => return Attempt::Answered(Err(status)),
+            Err(status) => return made(Attempt::Answered(Err(status)), 0),
         };
         let stay: Vec<usize> = staying(batch, range).collect();
         if stay.is_empty() {
-            return Attempt::Left;
+            return made(Attempt::Left, 0);
         }
         let sent = ready.call(part_of(batch, &stay));
-        match in_time(sent, self.retry(batch)).await {
+        let attempt = match in_time(sent, self.retry(batch)).await {
             Attempt::Answered(Ok(reply)) if stay.len() < range.len() => {
                 Attempt::Answered(Ok(spread(reply, &stay, range)))
             }
             attempt => attempt,
-        }
+        };
+        made(attempt, stay.len())
     }
 
     /// What the policy says about sending `batch` again as it is.
@@ -223,15 +240,10 @@ where
     }
 
     /// Sends the calls of `range` again as long as what became of them may pass.
-    async fn until_final(
-        &self,
-        batch: &Batch<Call>,
-        range: &Range<usize>,
-        mut last: Attempt,
-    ) -> Result<BatchReply, Status> {
+    async fn until_final(&self, batch: &Batch<Call>, range: &Range<usize>, mut last: Made) -> End {
         let retry = self.retry(batch);
         for attempt in 1..retry.map_or(1, |retry| retry.attempts) {
-            let Some(retry) = retry.filter(|retry| last.may_pass(retry)) else {
+            let Some(retry) = retry.filter(|retry| last.attempt.may_pass(retry)) else {
                 break;
             };
             let mean = (retry.backoff * 2_u32.saturating_pow(attempt - 1)).min(LONGEST_BACKOFF);
@@ -241,19 +253,31 @@ where
                 break;
             }
             tokio::time::sleep(wait).await;
-            match self.send(batch, range).await {
-                Attempt::Left => break,
-                made => last = made,
+            let made = self.send(batch, range).await;
+            if matches!(made.attempt, Attempt::Left) {
+                break;
             }
+            last = made;
         }
-        last.answer()
+        End {
+            answer: last.attempt.answer(),
+            sent: last.sent,
+        }
     }
 
     /// Whether `status` says that some of the calls of `range` are at fault,
-    /// and there are several still to tell apart.
-    fn bisects(&self, status: &Status, batch: &Batch<Call>, range: &Range<usize>) -> bool {
+    /// several were `sent`, and somebody still waits to be told apart.
+    /// Who was sent counts: the one at fault may be the one that has left.
+    fn bisects(
+        &self,
+        status: &Status,
+        sent: usize,
+        batch: &Batch<Call>,
+        range: &Range<usize>,
+    ) -> bool {
         let rules = &self.rules.on_error[batch.requests[0].method];
-        rules.bisect.contains(&status.code()) && staying(batch, range).nth(1).is_some()
+        let rejects = rules.bisect.contains(&status.code());
+        rejects && sent > 1 && staying(batch, range).next().is_some()
     }
 
     /// Each caller's own answer, by halves: k entries at fault among n cost
@@ -268,14 +292,15 @@ where
                 parts.extend(range.map(|_| Err(status.clone())));
                 continue;
             }
-            let attempt = self.send(batch, &range).await;
-            if matches!(attempt, Attempt::Left) {
+            let made = self.send(batch, &range).await;
+            if matches!(made.attempt, Attempt::Left) {
                 parts.extend(range.map(|_| Err(status.clone())));
                 continue;
             }
-            match self.until_final(batch, &range, attempt).await {
+            let end = self.until_final(batch, &range, made).await;
+            match end.answer {
                 Ok(reply) => parts.extend(own_parts(reply, range.len())),
-                Err(status) if self.bisects(&status, batch, &range) => {
+                Err(status) if self.bisects(&status, end.sent, batch, &range) => {
                     split(&mut left, range, &status);
                 }
                 Err(status) => parts.extend(range.map(|_| Err(status.clone()))),

@@ -1,6 +1,9 @@
 //! Who is sent again and who is not, in virtual time.
 
-use std::sync::Mutex;
+use std::sync::{
+    Mutex,
+    atomic::{AtomicBool, Ordering},
+};
 
 use prometheus::Opts;
 use prost::Message;
@@ -296,4 +299,23 @@ async fn an_attempt_that_is_not_answered_in_its_time_is_made_again_and_keeps_its
     let error = answer.expect_err("nobody answers");
     assert_eq!(error.code(), Code::DeadlineExceeded);
     assert!(begin.elapsed() > 6 * SECOND, "{:?}", begin.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_innocent_caller_is_not_told_the_error_of_one_that_has_left_meanwhile() {
+    let left = Arc::<AtomicBool>::default();
+    let leaves = Arc::clone(&left);
+    let rules = on_error(&[Code::PermissionDenied], None);
+    let (front, sent, _) = front(rules, move |_, clients| {
+        let poison = clients.iter().any(|client| client == "client-1");
+        leaves.fetch_or(poison, Ordering::Relaxed);
+        poison.then(|| Status::permission_denied("client-1"))
+    });
+    let mut batch = batch(&names(2));
+    batch.callers = Callers::new(move |place| place == 1 && left.load(Ordering::Relaxed));
+    let reply = front.oneshot(batch).await.expect("parts");
+    let own = own_parts(reply, 2).swap_remove(0);
+    assert!(own.is_ok(), "{own:?}");
+    let sent = sent.lock().expect("no holder panics");
+    assert_eq!(*sent, [names(2), names(1)]);
 }
