@@ -22,7 +22,7 @@ use bytes::Bytes;
 use futures_util::future::{BoxFuture, Either};
 use prometheus::IntCounterVec;
 use tokio::time::Instant;
-use tonic::Status;
+use tonic::{Code, Status};
 use tower::{
     Layer, Service, ServiceExt,
     retry::budget::{Budget, TpsBudget},
@@ -128,10 +128,11 @@ where
                 attempt: in_time(first, retry.as_ref()).await,
                 sent: all.len(),
             };
-            let end = failed.until_final(&batch, &all, first).await;
+            let end = failed.until_final(&batch, &all, first, None).await;
             match end.answer {
                 Err(status) if failed.bisects(&status, end.sent, &batch, &all) => {
-                    Ok(BatchReply::Each(failed.halve(&batch, status).await))
+                    let parts = failed.halve(&batch, status, end.doubt).await;
+                    Ok(BatchReply::Each(parts))
                 }
                 answer => answer,
             }
@@ -176,7 +177,12 @@ struct Made {
 struct End {
     answer: Result<BatchReply, Status>,
     sent: usize,
+    doubt: Doubt,
 }
+
+/// What is said of an earlier attempt that may have taken effect. A refusal of
+/// a later one says nothing of it.
+type Doubt = Option<Status>;
 
 /// The answer to an attempt, if it comes in the time that an attempt has. Else
 /// it is awaited in the background, where it holds what it holds.
@@ -240,7 +246,13 @@ where
     }
 
     /// Sends the calls of `range` again as long as what became of them may pass.
-    async fn until_final(&self, batch: &Batch<Call>, range: &Range<usize>, mut last: Made) -> End {
+    async fn until_final(
+        &self,
+        batch: &Batch<Call>,
+        range: &Range<usize>,
+        mut last: Made,
+        mut doubt: Doubt,
+    ) -> End {
         let retry = self.retry(batch);
         for attempt in 1..retry.map_or(1, |retry| retry.attempts) {
             let Some(retry) = retry.filter(|retry| last.attempt.may_pass(retry)) else {
@@ -257,12 +269,28 @@ where
             if matches!(made.attempt, Attempt::Left) {
                 break;
             }
-            last = made;
+            doubt = doubt.or(self.doubt(batch, std::mem::replace(&mut last, made)));
         }
+        let answer = match (last.attempt.answer(), &doubt) {
+            (Err(refused), Some(doubt)) if refused.code() == Code::Unavailable => {
+                Err(doubt.clone())
+            }
+            (answer, _) => answer,
+        };
         End {
-            answer: last.attempt.answer(),
+            answer,
             sent: last.sent,
+            doubt,
         }
+    }
+
+    /// What `made`, which failed, leaves in doubt: nothing where its calls were
+    /// certainly refused.
+    fn doubt(&self, batch: &Batch<Call>, made: Made) -> Doubt {
+        let status = made.attempt.answer().err()?;
+        let rules = &self.rules.on_error[batch.requests[0].method];
+        let refused = status.code() == Code::Unavailable || rules.bisect.contains(&status.code());
+        (!refused).then_some(status)
     }
 
     /// Whether `status` says that some of the calls of `range` are at fault,
@@ -283,11 +311,16 @@ where
     /// Each caller's own answer, by halves: k entries at fault among n cost
     /// about 2·k·log2(n) batches. One after the other and in the order of the
     /// batch, so that of two entries of one key the later stays the later.
-    async fn halve(&self, batch: &Batch<Call>, status: Status) -> Vec<Result<Bytes, Status>> {
+    async fn halve(
+        &self,
+        batch: &Batch<Call>,
+        status: Status,
+        doubt: Doubt,
+    ) -> Vec<Result<Bytes, Status>> {
         let mut parts = Vec::with_capacity(batch.requests.len());
         let mut left = Vec::new();
-        split(&mut left, 0..batch.requests.len(), &status);
-        while let Some((range, status)) = left.pop() {
+        split(&mut left, 0..batch.requests.len(), &(status, doubt));
+        while let Some((range, (status, doubt))) = left.pop() {
             if Instant::now() >= self.end || !self.may_send("bisect") {
                 parts.extend(range.map(|_| Err(status.clone())));
                 continue;
@@ -297,11 +330,11 @@ where
                 parts.extend(range.map(|_| Err(status.clone())));
                 continue;
             }
-            let end = self.until_final(batch, &range, made).await;
+            let end = self.until_final(batch, &range, made, doubt).await;
             match end.answer {
                 Ok(reply) => parts.extend(own_parts(reply, range.len())),
                 Err(status) if self.bisects(&status, end.sent, batch, &range) => {
-                    split(&mut left, range, &status);
+                    split(&mut left, range, &(status, end.doubt));
                 }
                 Err(status) => parts.extend(range.map(|_| Err(status.clone()))),
             }
@@ -318,10 +351,10 @@ where
 }
 
 /// Puts both halves of `range` on the pile, the first one on top.
-fn split(left: &mut Vec<(Range<usize>, Status)>, range: Range<usize>, status: &Status) {
+fn split<T: Clone>(left: &mut Vec<(Range<usize>, T)>, range: Range<usize>, known: &T) {
     let middle = range.start + range.len() / 2;
-    left.push((middle..range.end, status.clone()));
-    left.push((range.start..middle, status.clone()));
+    left.push((middle..range.end, known.clone()));
+    left.push((range.start..middle, known.clone()));
 }
 
 /// The places of `range` whose callers still wait.

@@ -7,7 +7,6 @@ use std::sync::{
 
 use prometheus::Opts;
 use prost::Message;
-use tonic::Code;
 use tower::service_fn;
 
 use super::*;
@@ -318,4 +317,43 @@ async fn an_innocent_caller_is_not_told_the_error_of_one_that_has_left_meanwhile
     assert!(own.is_ok(), "{own:?}");
     let sent = sent.lock().expect("no holder panics");
     assert_eq!(*sent, [names(2), names(1)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_one_attempt_may_have_done_is_never_unavailable_after_the_next() {
+    let made = Arc::<Mutex<usize>>::default();
+    let upstream = service_fn(move |_: Batch<Call>| {
+        let mut made = made.lock().expect("no holder panics");
+        *made += 1;
+        let silent = *made == 2;
+        async move {
+            if silent {
+                std::future::pending::<()>().await;
+            }
+            Err(Status::unavailable("no leader"))
+        }
+    });
+    let mut rules = on_error(&[], Some((4, &[Code::Unavailable])));
+    let retry = rules.retry.as_mut().expect("it has one");
+    retry.attempt_timeout = Some(Duration::from_secs(1));
+    let layer = AgainLayer::new(vec![rules], Duration::from_secs(10), counted());
+    let answer = layer.layer(upstream).oneshot(batch(&names(2))).await;
+    let error = answer.expect_err("all attempts failed");
+    assert_eq!(error.code(), Code::DeadlineExceeded, "{error}");
+
+    // Also where it is told apart by halves: nobody knows whose was done.
+    let mut rules = on_error(&[Code::InvalidArgument], None);
+    rules.retry = on_error(&[], Some((2, &[Code::Unknown]))).retry;
+    let (front, sent, _) = front(rules, |attempt, _| {
+        Some(match attempt {
+            0 => Status::unknown("the connection was lost"),
+            1 => Status::invalid_argument("one of you"),
+            _ => Status::unavailable("no leader"),
+        })
+    });
+    let reply = front.oneshot(batch(&names(2))).await.expect("parts");
+    for part in own_parts(reply, 2) {
+        assert_eq!(part.map_err(|status| status.code()), Err(Code::Unknown));
+    }
+    assert_eq!(sent.lock().expect("no holder panics").len(), 4);
 }
