@@ -119,7 +119,7 @@ impl RemoteClient {
             None => in_time(deadline, self.pool.connected()).await??,
         };
         let request = addressed(head, &line, body.is_whole(), deadline)?;
-        let (mut calls, carried) = link.take(&line.carried);
+        let (mut calls, carried) = link.take(&line.burden);
         let (answer, to) = calls
             .send_request(request, body.is_empty())
             .map_err(|error| {
@@ -207,9 +207,83 @@ fn tell_time(headers: &mut HeaderMap, deadline: Instant) -> Result<(), Fault> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{sync::Mutex, time::Duration};
+
+    use http_body_util::Empty;
+    use tokio::time::timeout;
 
     use super::*;
+    use crate::upstream::stub::{Came, Stub};
+
+    /// The time of a call, and more than any of these tests needs.
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    /// Answers a call's head, and all of it unless it is a dialogue.
+    fn answered() -> impl Fn(Came) + Clone {
+        let open = Arc::<Mutex<Vec<_>>>::default();
+        move |(request, mut respond)| {
+            let dialogue = request.uri().path() == "/s.S/Dialogue";
+            let body = respond.send_response(Response::new(()), !dialogue);
+            let mut open = open.lock().expect("no holder panics");
+            open.push(body.expect("the caller is there"));
+        }
+    }
+
+    /// A client that waits very long for a connection.
+    fn client_of(stub: &Stub) -> RemoteClient {
+        let uri = format!("http://{}", stub.address);
+        let endpoint = Endpoint::Url(uri.parse().expect("a URI"));
+        let target = Target::of(&endpoint, &ClientFiles::default(), None);
+        let settings = LineSettings {
+            connect_timeout: PATIENCE * 100,
+            ..LineSettings::default()
+        };
+        RemoteClient {
+            pool: Pool::start(vec![target], settings),
+            endpoints: [endpoint].into(),
+            tls: ClientFiles::default(),
+        }
+    }
+
+    async fn call(client: &RemoteClient, path: &'static str) -> Option<Response<Receiving>> {
+        let mut request = Request::new(Empty::new());
+        *request.uri_mut() = Uri::from_static(path);
+        let answer = timeout(PATIENCE, client.send(request, None)).await.ok()?;
+        Some(answer.expect("the upstream answers"))
+    }
+
+    #[tokio::test]
+    async fn a_call_for_which_a_connection_has_no_stream_left_gets_another_connection() {
+        let stub = Stub::start(2, 9, answered()).await;
+        let client = client_of(&stub);
+        let mut open = Vec::new();
+        for _ in 0..2 {
+            open.push(call(&client, "/s.S/Dialogue").await);
+        }
+        assert_eq!(stub.connections(), 1);
+        let answer = call(&client, "/s.S/Ask").await;
+        answer.expect("it does not wait for a dialogue to end");
+        assert_eq!(stub.connections(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_call_takes_the_first_stream_that_ends_where_no_other_connection_comes_about() {
+        let stub = Stub::start(2, 1, answered()).await;
+        let client = client_of(&stub);
+        let mut open = Vec::new();
+        for _ in 0..2 {
+            open.push(call(&client, "/s.S/Dialogue").await);
+        }
+        let ends = async {
+            while stub.connections() < 2 {
+                tokio::task::yield_now().await;
+            }
+            open.pop();
+        };
+        let both = async { tokio::join!(call(&client, "/s.S/Ask"), ends) };
+        let (answer, ()) = timeout(PATIENCE, both).await.expect("one more is tried");
+        answer.expect("a stream has become free");
+    }
 
     fn told(remains: Duration) -> Option<String> {
         let mut headers = HeaderMap::new();

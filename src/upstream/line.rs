@@ -4,12 +4,13 @@
 //! A task keeps the connections; calls only look. A call that finds none while
 //! one is being made waits for it, and one that finds that it could not be
 //! made just now is told so at once: to hold calls in front of an upstream
-//! that is gone would only collect them.
+//! that is gone would only collect them. One that finds all connections full
+//! waits for one more, or for a call to end, whichever comes first.
 
 use std::{
     sync::{
         Arc, Weak,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
@@ -23,7 +24,7 @@ use tokio::{
 use super::{
     balance::Load,
     dial::Target,
-    link::{KeepAlive, Link},
+    link::{Burden, KeepAlive, Link},
 };
 
 /// Between two attempts to connect, however many calls ask for one.
@@ -58,7 +59,10 @@ impl Default for LineSettings {
 enum Health {
     /// The first attempt, or the first since a connection was lost.
     Connecting,
-    Up,
+    Up {
+        /// When one more connection was wanted and could not be made.
+        stunted: Option<Instant>,
+    },
     Down {
         cause: Arc<str>,
         since: Instant,
@@ -75,7 +79,7 @@ pub(super) struct Line {
     /// Rung when a connection is lost or one more is wanted.
     bell: Notify,
     crowded: AtomicBool,
-    pub(super) carried: Arc<AtomicUsize>,
+    pub(super) burden: Arc<Burden>,
 }
 
 impl Line {
@@ -87,14 +91,14 @@ impl Line {
             health: watch::Sender::new(Health::Connecting),
             bell: Notify::new(),
             crowded: AtomicBool::new(false),
-            carried: Arc::default(),
+            burden: Arc::default(),
         })
     }
 
     pub(super) fn load(&self) -> Load {
         Load {
-            up: matches!(*self.health.borrow(), Health::Up),
-            carried: self.carried.load(Ordering::Relaxed),
+            up: matches!(*self.health.borrow(), Health::Up { .. }),
+            carried: self.burden.carried(),
         }
     }
 
@@ -102,13 +106,13 @@ impl Line {
     pub(super) fn down(&self) -> Option<Arc<str>> {
         match &*self.health.borrow() {
             Health::Down { cause, .. } => Some(Arc::clone(cause)),
-            Health::Connecting | Health::Up => None,
+            Health::Connecting | Health::Up { .. } => None,
         }
     }
 
-    /// A connection for one call, the first with room; where none has any,
-    /// the one that carries least, and one more is made. `None` if there is
-    /// no connection.
+    /// A connection for one call, the first with room. `None` if there is no
+    /// connection, or none has room and one more is made; where none can be,
+    /// the one that carries least.
     pub(super) fn link(&self) -> Option<Arc<Link>> {
         let links = self.links.load();
         let open = || links.iter().filter(|link| !link.is_closed());
@@ -116,29 +120,46 @@ impl Line {
             return Some(Arc::clone(link));
         }
         let link = open().min_by_key(|link| link.carried())?;
-        if links.len() < self.settings.connections {
+        if links.len() < self.settings.connections && self.may_grow() {
             self.crowded.store(true, Ordering::Relaxed);
             self.bell.notify_one();
+            return None;
         }
         Some(Arc::clone(link))
+    }
+
+    /// Whether one more connection may come about.
+    fn may_grow(&self) -> bool {
+        match &*self.health.borrow() {
+            Health::Up { stunted } => stunted.is_none_or(|since| since.elapsed() >= PAUSE_MAX),
+            Health::Connecting | Health::Down { .. } => true,
+        }
     }
 
     /// Waits until there is a connection, or just now could not be one.
     pub(super) async fn connected(&self) -> Result<Arc<Link>, Arc<str>> {
         let mut health = self.health.subscribe();
+        let mut eased = false;
         loop {
             let now = health.borrow_and_update().clone();
             if let Some(link) = self.link() {
+                if eased {
+                    // Two calls that end together ring once: the next may have room too.
+                    self.burden.eased.notify_one();
+                }
                 return Ok(link);
             }
             match now {
                 Health::Down { cause, since } if since.elapsed() < PAUSE_MIN => return Err(cause),
                 // Also where all have just closed and the keeper does not know.
-                Health::Down { .. } | Health::Up => self.bell.notify_one(),
+                Health::Down { .. } | Health::Up { .. } => self.bell.notify_one(),
                 Health::Connecting => {}
             }
-            // The sender is part of this line.
-            let _ = health.changed().await;
+            tokio::select! {
+                // The sender is part of this line.
+                _ = health.changed() => {}
+                () = self.burden.eased.notified() => eased = true,
+            }
         }
     }
 
@@ -177,15 +198,24 @@ impl Line {
         let mut links = Vec::clone(&self.links.load());
         links.push(Arc::new(link));
         self.links.store(Arc::new(links));
-        self.health.send_replace(Health::Up);
+        // Whoever waits looks again, and says so if this is not enough.
+        self.crowded.store(false, Ordering::Relaxed);
+        self.health.send_replace(Health::Up { stunted: None });
     }
 
     /// No connection could be made; those that there are go on.
     fn failed(&self, cause: String) {
-        if self.links.load().is_empty() {
-            let (cause, since) = (cause.into(), Instant::now());
-            self.health.send_replace(Health::Down { cause, since });
-        }
+        let since = Instant::now();
+        let health = match self.links.load().is_empty() {
+            true => Health::Down {
+                cause: cause.into(),
+                since,
+            },
+            false => Health::Up {
+                stunted: Some(since),
+            },
+        };
+        self.health.send_replace(health);
     }
 }
 

@@ -23,6 +23,7 @@ use h2::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
+    sync::Notify,
     time::{Instant, sleep_until, timeout},
 };
 
@@ -67,15 +68,32 @@ pub(super) struct Link {
     closed: Arc<AtomicBool>,
 }
 
+/// What is under way on all connections of a line.
+#[derive(Debug, Default)]
+pub(super) struct Burden {
+    carried: AtomicUsize,
+    /// Rung when a call has ended, for one that waits for room.
+    pub(super) eased: Notify,
+}
+
+impl Burden {
+    pub(super) fn carried(&self) -> usize {
+        self.carried.load(Ordering::Relaxed)
+    }
+}
+
 /// Stands for one call under way, on its connection and on its line.
 #[derive(Debug)]
-pub(super) struct Carried([Arc<AtomicUsize>; 2]);
+pub(super) struct Carried {
+    link: Arc<AtomicUsize>,
+    line: Arc<Burden>,
+}
 
 impl Drop for Carried {
     fn drop(&mut self) {
-        for count in &self.0 {
-            count.fetch_sub(1, Ordering::Relaxed);
-        }
+        self.link.fetch_sub(1, Ordering::Relaxed);
+        self.line.carried.fetch_sub(1, Ordering::Relaxed);
+        self.line.eased.notify_one();
     }
 }
 
@@ -136,19 +154,18 @@ impl Link {
         self.carried.load(Ordering::Relaxed)
     }
 
-    /// Whether another call would not have to wait for one to end.
+    /// Whether another call would not have to wait for one to end. The
+    /// upstream's own bound has come before the answer to the first ping.
     pub(super) fn has_room(&self) -> bool {
-        let carried = self.carried();
-        carried < FIRST_STREAMS || carried < self.calls.current_max_send_streams()
+        self.carried() < self.calls.current_max_send_streams().max(1)
     }
 
     /// What writes a call into the machine, and the call's place in the count.
-    pub(super) fn take(&self, line: &Arc<AtomicUsize>) -> (SendRequest<Bytes>, Carried) {
-        let counts = [Arc::clone(&self.carried), Arc::clone(line)];
-        for count in &counts {
-            count.fetch_add(1, Ordering::Relaxed);
-        }
-        (self.calls.clone(), Carried(counts))
+    pub(super) fn take(&self, line: &Arc<Burden>) -> (SendRequest<Bytes>, Carried) {
+        let (link, line) = (Arc::clone(&self.carried), Arc::clone(line));
+        link.fetch_add(1, Ordering::Relaxed);
+        line.carried.fetch_add(1, Ordering::Relaxed);
+        (self.calls.clone(), Carried { link, line })
     }
 }
 

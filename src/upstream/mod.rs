@@ -17,6 +17,8 @@ mod link;
 mod noted;
 mod pool;
 mod reply;
+#[cfg(test)]
+mod stub;
 
 use std::{
     sync::Arc,
