@@ -72,8 +72,14 @@ impl Forwarder {
         match self.to {
             Forward::Remote(client, led) => {
                 let deadline = deadline.map(Into::into);
-                let client = led.as_ref().map_or(&client, Led::client);
-                match client.send(request, deadline).await {
+                let answer = match &led {
+                    Some(led) => {
+                        led.ask(deadline, |leader| leader.send(request, deadline))
+                            .await
+                    }
+                    None => client.send(request, deadline).await,
+                };
+                match answer {
                     Ok(response) => passed(response, led, self.counts),
                     Err(status) => {
                         let status = match led {

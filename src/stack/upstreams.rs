@@ -127,8 +127,10 @@ fn remote(
 }
 
 fn target(method: &Method) -> Target {
+    let retry = method.on_error.retry.as_ref();
     Target {
         path: method.target.clone(),
         plan: Arc::clone(&method.plan),
+        attempt_timeout: retry.and_then(|retry| retry.attempt_timeout),
     }
 }

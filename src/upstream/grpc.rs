@@ -82,7 +82,10 @@ impl Service<Batch<Call>> for Remote {
                 .map_or(given_up, |at| given_up.min(at.into()));
             let answer = async {
                 match &led {
-                    Some(led) => ask_leader(led, target, &batch, deadline).await,
+                    Some(led) => {
+                        let patience = target.attempt_timeout.unwrap_or(timeout);
+                        ask_leader(led, target, &batch, deadline, patience).await
+                    }
                     None => ask(&client, target, &batch, deadline).await,
                 }
             };
@@ -103,15 +106,19 @@ async fn ask(
 }
 
 /// Asks who is thought to lead, and whoever it names instead. One that does
-/// not lead took nothing, so asking the next is no second time.
+/// not lead took nothing, so asking the next is no second time; one that is
+/// silent longer than `patience` is not asked by the next batch.
 async fn ask_leader(
     led: &Led,
     target: &Target,
     batch: &Batch<Call>,
     deadline: tokio::time::Instant,
+    patience: Duration,
 ) -> Result<Bytes, Status> {
     for _ in 0..HOPS {
-        let answer = ask(led.client(), target, batch, deadline).await;
+        let until = tokio::time::Instant::now() + patience;
+        let answer = led.ask(Some(until), |client| ask(client, target, batch, deadline));
+        let answer = answer.await;
         match answer.as_ref().err().and_then(|status| led.learn(status)) {
             None => return answer,
             Some(Hint::Endpoint) => {}

@@ -2,12 +2,17 @@
 //! text of an error. The hint is followed in here, to endpoints that the policy
 //! names and to no others, and callers never see it: theirs is the sidecar.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use regex::Regex;
+use tokio::time::{Instant, timeout_at};
 use tonic::{Code, Status};
 
 use super::RemoteClient;
@@ -20,6 +25,10 @@ const NOBODY: usize = usize::MAX;
 /// hint is a leader that has just changed, the third is a circle.
 pub(super) const HOPS: usize = 3;
 
+/// A caller that leaves so shortly before its time is up leaves for that: its
+/// clock began earlier.
+const SHORTLY: Duration = Duration::from_millis(100);
+
 /// An upstream whose leader is found from its errors.
 #[derive(Clone, Debug)]
 pub struct Led(Arc<Endpoints>);
@@ -30,6 +39,8 @@ struct Endpoints {
     all: RemoteClient,
     each: Vec<(String, RemoteClient)>,
     hint: Regex,
+    /// An index of `each`; that and their count for one that was the leader
+    /// and fell silent; or [`NOBODY`].
     leader: AtomicUsize,
 }
 
@@ -61,11 +72,47 @@ impl Led {
         })))
     }
 
-    /// The leader, or any endpoint while nobody is known to lead.
-    #[must_use]
-    pub fn client(&self) -> &RemoteClient {
-        let leader = self.0.each.get(self.0.leader.load(Ordering::Relaxed));
-        leader.map_or(&self.0.all, |(_, client)| client)
+    /// What the leader makes of `call`, or any endpoint while nobody is known
+    /// to lead. A leader that has not answered by `patience` is none any more,
+    /// though what it says later is still heard: a process that stands still
+    /// breaks no connection.
+    pub async fn ask<'a, F: Future>(
+        &'a self,
+        patience: Option<Instant>,
+        call: impl FnOnce(&'a RemoteClient) -> F,
+    ) -> F::Output {
+        let known = self.0.leader.load(Ordering::Relaxed);
+        let whom = self.whom(known);
+        let client = whom.and_then(|at| self.0.each.get(at));
+        let client = client.map_or(&self.0.all, |(_, client)| client);
+        let mut answer = pin!(call(client));
+        let (Some(whom), Some(patience)) = (whom, patience) else {
+            return answer.await;
+        };
+        let mut unheard = Unheard {
+            led: self,
+            known,
+            whom,
+            patience: Some(patience),
+        };
+        if let Ok(answer) = timeout_at(patience, &mut answer).await {
+            unheard.patience = None;
+            return answer;
+        }
+        drop(unheard);
+        answer.await
+    }
+
+    /// Whom to ask where `known` is known of the leader; `None` for any. After
+    /// one that fell silent it is the next, who knows of another or takes its
+    /// place: any might be the silent one.
+    fn whom(&self, known: usize) -> Option<usize> {
+        let count = self.0.each.len();
+        match known {
+            NOBODY => None,
+            leader if leader < count => Some(leader),
+            silent => Some((silent - count + 1) % count),
+        }
     }
 
     /// Whether it was made of these.
@@ -112,6 +159,32 @@ impl Led {
     }
 }
 
+/// One that was asked and has not answered.
+struct Unheard<'a> {
+    led: &'a Led,
+    /// What was known of the leader when it was asked.
+    known: usize,
+    whom: usize,
+    /// How long its answer is waited for; `None` once it has come.
+    patience: Option<Instant>,
+}
+
+impl Drop for Unheard<'_> {
+    fn drop(&mut self) {
+        let left = |patience: Instant| patience.saturating_duration_since(Instant::now());
+        if self
+            .patience
+            .is_some_and(|patience| left(patience) <= SHORTLY)
+        {
+            let Endpoints { each, leader, .. } = &*self.led.0;
+            let silent = each.len() + self.whom;
+            // Unless something else has been heard meanwhile.
+            let _ =
+                leader.compare_exchange(self.known, silent, Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
+}
+
 /// What a caller is told of a call that no leader took. It was refused before
 /// anything was done, so trying again is safe.
 pub(super) fn no_leader() -> Status {
@@ -128,7 +201,22 @@ fn place(endpoint: &Endpoint) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::{future::pending, sync::Mutex};
+
+    use http::{HeaderMap, Response};
+    use tokio::time::{advance, timeout};
+    use tower::ServiceExt;
+
     use super::*;
+    use crate::{
+        accept::frame::framed,
+        policy::Policy,
+        upstream::{
+            Remote, Target,
+            again::tests::batch,
+            stub::{Came, Stub},
+        },
+    };
 
     const HINT: &str = r#"has to forward request to: (?:None|.*rpc_addr: "([^"]+)")"#;
 
@@ -160,5 +248,86 @@ mod tests {
         }
         let told = led.told(Status::internal("disk full"));
         assert_eq!((told.code(), told.message()), (Code::Internal, "disk full"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_leader_that_is_silent_until_a_call_is_given_up_is_none_any_more() {
+        let second = Duration::from_secs(1);
+        let led = led();
+        for (left_after, leads) in [
+            (second / 2, true),
+            (second - SHORTLY / 2, false),
+            (second * 2, false),
+        ] {
+            led.learn(&elsewhere("127.0.0.1:2"));
+            let call = led.ask(Some(Instant::now() + second), |_| pending::<()>());
+            let _ = timeout(left_after, call).await;
+            let known = led.0.leader.load(Ordering::Relaxed);
+            assert_eq!(known == 1, leads, "left after {left_after:?}");
+            assert_eq!(led.whom(known), Some(usize::from(leads)));
+        }
+        // What is heard of another meanwhile is not forgotten for it.
+        led.learn(&elsewhere("127.0.0.1:2"));
+        {
+            let mut call = pin!(led.ask(Some(Instant::now() + second), |_| pending::<()>()));
+            assert!(timeout(second / 2, &mut call).await.is_err());
+            led.learn(&elsewhere("127.0.0.1:1"));
+            advance(second).await;
+            assert!(timeout(second, &mut call).await.is_err());
+        }
+        assert_eq!(led.0.leader.load(Ordering::Relaxed), 0);
+    }
+
+    /// Takes whatever comes, and keeps silent.
+    fn silent() -> impl Fn(Came) + Clone {
+        let held = Arc::<Mutex<Vec<Came>>>::default();
+        move |came| held.lock().expect("no holder panics").push(came)
+    }
+
+    /// Answers a batch with success.
+    fn leads((_, mut respond): Came) {
+        let body = respond.send_response(Response::new(()), false);
+        let mut body = body.expect("ferry is there");
+        body.send_data(framed(b""), false).expect("it has room");
+        let mut trailers = HeaderMap::new();
+        trailers.insert(Status::GRPC_STATUS, 0.into());
+        body.send_trailers(trailers).expect("ferry is there");
+    }
+
+    #[tokio::test]
+    async fn a_leader_that_stands_still_costs_one_batchs_time_or_attempt_and_no_more() {
+        let (short, long) = (Duration::from_secs(1), Duration::from_secs(60));
+        let (policy, hint) = (Policy::embedded(), Regex::new(HINT).expect("a regex"));
+        for (batch_timeout, attempt_timeout) in [(short, None), (long, Some(short))] {
+            let stopped = Stub::start(100, 9, silent()).await;
+            let other = Stub::start(100, 9, leads).await;
+            let endpoints = [&stopped, &other].map(|stub| {
+                let uri = format!("http://{}", stub.address);
+                Endpoint::Url(uri.parse().expect("a URI"))
+            });
+            let led = Led::new(&endpoints, &ClientFiles::default(), hint.clone());
+            let led = led.expect("no TLS, no fault");
+            led.learn(&elsewhere(&stopped.address.to_string()));
+            let target = Target {
+                path: "/s.S/Set".into(),
+                plan: Arc::clone(&policy.methods[0].plan),
+                attempt_timeout,
+            };
+            let remote = Remote::new(led.0.all.clone(), vec![target], batch_timeout);
+            let remote = remote.led(led.clone());
+            let ask = || remote.clone().oneshot(batch(&["client-0".to_owned()]));
+            let first = tokio::spawn(ask());
+            let left = async {
+                while led.0.leader.load(Ordering::Relaxed) == 0 {
+                    tokio::task::yield_now().await;
+                }
+            };
+            timeout(long / 2, left).await.expect("it is left");
+            for _ in 0..20 {
+                let answer = timeout(long / 2, ask()).await;
+                assert!(answer.is_ok_and(|answer| answer.is_ok()), "the other leads");
+            }
+            first.abort();
+        }
     }
 }

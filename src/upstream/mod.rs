@@ -111,6 +111,8 @@ pub struct Target {
     pub path: String,
     /// How its messages merge.
     pub plan: Arc<Plan>,
+    /// How long an answer is waited for before the batch is sent again, if it is.
+    pub attempt_timeout: Option<Duration>,
 }
 
 /// Reads a gRPC status as the limiter has to understand it.
