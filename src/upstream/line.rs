@@ -67,6 +67,8 @@ enum Health {
         cause: Arc<str>,
         since: Instant,
     },
+    /// For good: nobody connects any more.
+    Retired(Arc<str>),
 }
 
 /// The connections to one address.
@@ -105,7 +107,7 @@ impl Line {
     /// Why there is no connection; `None` if there is one, or may be soon.
     pub(super) fn down(&self) -> Option<Arc<str>> {
         match &*self.health.borrow() {
-            Health::Down { cause, .. } => Some(Arc::clone(cause)),
+            Health::Down { cause, .. } | Health::Retired(cause) => Some(Arc::clone(cause)),
             Health::Connecting | Health::Up { .. } => None,
         }
     }
@@ -133,6 +135,7 @@ impl Line {
         match &*self.health.borrow() {
             Health::Up { stunted } => stunted.is_none_or(|since| since.elapsed() >= PAUSE_MAX),
             Health::Connecting | Health::Down { .. } => true,
+            Health::Retired(_) => false,
         }
     }
 
@@ -151,6 +154,7 @@ impl Line {
             }
             match now {
                 Health::Down { cause, since } if since.elapsed() < PAUSE_MIN => return Err(cause),
+                Health::Retired(cause) => return Err(cause),
                 // Also where all have just closed and the keeper does not know.
                 Health::Down { .. } | Health::Up { .. } => self.bell.notify_one(),
                 Health::Connecting => {}
@@ -165,7 +169,19 @@ impl Line {
 
     /// The address is no longer the upstream's: whoever waits for it is told.
     pub(super) fn retire(&self) {
-        self.failed("the upstream's name stands for another address now".to_owned());
+        let cause = "the upstream's name stands for another address now";
+        self.turn(Health::Retired(cause.into()));
+    }
+
+    /// From now on it is so, unless it is retired.
+    fn turn(&self, to: Health) {
+        self.health.send_if_modified(|health| {
+            let lives = !matches!(health, Health::Retired(_));
+            if lives {
+                *health = to;
+            }
+            lives
+        });
     }
 
     /// Lets go of a connection that takes no more calls; those that it has
@@ -189,7 +205,7 @@ impl Line {
             self.links.store(Arc::new(links));
         }
         if none && before > 0 {
-            self.health.send_replace(Health::Connecting);
+            self.turn(Health::Connecting);
         }
         none || crowded && room
     }
@@ -200,7 +216,7 @@ impl Line {
         self.links.store(Arc::new(links));
         // Whoever waits looks again, and says so if this is not enough.
         self.crowded.store(false, Ordering::Relaxed);
-        self.health.send_replace(Health::Up { stunted: None });
+        self.turn(Health::Up { stunted: None });
     }
 
     /// No connection could be made; those that there are go on.
@@ -215,7 +231,7 @@ impl Line {
                 stunted: Some(since),
             },
         };
-        self.health.send_replace(health);
+        self.turn(health);
     }
 }
 

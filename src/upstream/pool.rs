@@ -262,4 +262,19 @@ mod tests {
         );
         assert_eq!(lines(&pool).len(), 1);
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_at_an_address_that_is_no_longer_the_upstreams() {
+        let pool = Pool::start(Vec::new(), LineSettings::default());
+        let name = target(Address::Name("meta.example".into(), 1228));
+        let [a, b] = [1, 2].map(|n| target(Address::Tcp(([127, 0, 0, n], 9).into())));
+        pool.stand_for(&name, [a]);
+        let line = lines(&pool).swap_remove(0);
+        pool.stand_for(&name, [b]);
+        // A call that chose it before comes to it long after.
+        tokio::time::advance(Duration::from_secs(60)).await;
+        let told = timeout(Duration::from_secs(1), line.connected()).await;
+        let why = told.expect("it is told at once").expect_err("it is gone");
+        assert!(why.contains("another address"), "{why}");
+    }
 }
