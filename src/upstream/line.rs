@@ -81,11 +81,17 @@ pub(super) struct Line {
     /// Rung when a connection is lost or one more is wanted.
     bell: Notify,
     crowded: AtomicBool,
+    /// Told when there is no connection any more, or again none could be made.
+    lost: watch::Sender<()>,
     pub(super) burden: Arc<Burden>,
 }
 
 impl Line {
-    pub(super) fn new(target: Target, settings: LineSettings) -> Arc<Self> {
+    pub(super) fn new(
+        target: Target,
+        settings: LineSettings,
+        lost: watch::Sender<()>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             target,
             settings,
@@ -93,6 +99,7 @@ impl Line {
             health: watch::Sender::new(Health::Connecting),
             bell: Notify::new(),
             crowded: AtomicBool::new(false),
+            lost,
             burden: Arc::default(),
         })
     }
@@ -206,6 +213,7 @@ impl Line {
         }
         if none && before > 0 {
             self.turn(Health::Connecting);
+            self.lost.send_replace(());
         }
         none || crowded && room
     }
@@ -231,7 +239,11 @@ impl Line {
                 stunted: Some(since),
             },
         };
+        let down = matches!(health, Health::Down { .. });
         self.turn(health);
+        if down {
+            self.lost.send_replace(());
+        }
     }
 }
 

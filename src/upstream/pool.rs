@@ -1,10 +1,11 @@
 //! The lines to all addresses of an upstream, as its names stand for them.
 //!
-//! Names are looked up again and again, and a line is made or let go as the
-//! addresses change: a name is how a service moves.
+//! Names are looked up again and again, soon where an address is down, and a
+//! line is made or let go as the addresses change: a name is how a service moves.
 
 use std::{
     collections::BTreeSet,
+    io,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
@@ -26,8 +27,8 @@ use super::{
     link::Link,
 };
 
-/// How often a name is looked up, how soon again where that failed, and how
-/// long it may take.
+/// How often a name is looked up, how soon again where that failed or one of
+/// its addresses is down, and how long it may take.
 const RESOLVE_EVERY: Duration = Duration::from_secs(30);
 const RESOLVE_AGAIN: Duration = Duration::from_secs(1);
 const RESOLVE_WITHIN: Duration = Duration::from_secs(10);
@@ -38,6 +39,8 @@ pub(super) struct Pool {
     lines: ArcSwap<Vec<Kept>>,
     /// Why the name that was last looked up has no address; moves with `lines`.
     unresolved: watch::Sender<Option<(Arc<str>, String)>>,
+    /// Told when any line is down.
+    lost: watch::Sender<()>,
     settings: LineSettings,
     /// Those who look names up; they end with the pool.
     resolving: Mutex<JoinSet<()>>,
@@ -61,8 +64,8 @@ impl Drop for Keeper {
 }
 
 impl Kept {
-    fn start(target: Target, settings: LineSettings) -> Self {
-        let line = Line::new(target, settings);
+    fn start(target: Target, settings: LineSettings, lost: watch::Sender<()>) -> Self {
+        let line = Line::new(target, settings, lost);
         let keeper = tokio::spawn(line::keep(Arc::clone(&line))).abort_handle();
         Self {
             _keeper: Arc::new(Keeper(Arc::clone(&line), keeper)),
@@ -76,6 +79,7 @@ impl Pool {
         let pool = Arc::new(Self {
             lines: ArcSwap::default(),
             unresolved: watch::Sender::new(None),
+            lost: watch::Sender::new(()),
             settings,
             resolving: Mutex::default(),
         });
@@ -83,7 +87,7 @@ impl Pool {
         for target in endpoints {
             match &target.address {
                 Address::Name(..) => {
-                    resolving.spawn(resolve(Arc::downgrade(&pool), target));
+                    resolving.spawn(resolve(Arc::downgrade(&pool), target, look_up));
                 }
                 Address::Tcp(_) | Address::Unix(_) => pool.stand_for(&target.clone(), [target]),
             }
@@ -107,8 +111,9 @@ impl Pool {
                 let same = own
                     .iter()
                     .find(|kept| kept.line.target.address == target.address);
-                same.cloned()
-                    .unwrap_or_else(|| Kept::start(target.clone(), self.settings))
+                same.cloned().unwrap_or_else(|| {
+                    Kept::start(target.clone(), self.settings, self.lost.clone())
+                })
             };
             others
                 .into_iter()
@@ -173,35 +178,63 @@ fn choose(lines: &[Kept]) -> Option<&Kept> {
     place.map(|place| &lines[place])
 }
 
+async fn look_up(host: Arc<str>, port: u16) -> io::Result<BTreeSet<SocketAddr>> {
+    Ok(lookup_host((&*host, port)).await?.collect())
+}
+
 /// Looks a name up for as long as its pool is there.
-async fn resolve(pool: Weak<Pool>, endpoint: Target) {
+async fn resolve<F>(pool: Weak<Pool>, endpoint: Target, look_up: impl Fn(Arc<str>, u16) -> F)
+where
+    F: Future<Output = io::Result<BTreeSet<SocketAddr>>>,
+{
     let Address::Name(host, port) = &endpoint.address else {
         return;
     };
+    let Some(mut lost) = pool.upgrade().map(|pool| pool.lost.subscribe()) else {
+        return;
+    };
     loop {
-        let found = timeout(RESOLVE_WITHIN, lookup_host((&**host, *port))).await;
-        let Some(pool) = pool.upgrade() else { return };
+        lost.mark_unchanged();
+        let found = timeout(RESOLVE_WITHIN, look_up(Arc::clone(host), *port)).await;
+        let Some(live) = pool.upgrade() else { return };
         let pause = match found {
             Ok(Ok(addresses)) => {
-                let addresses: BTreeSet<SocketAddr> = addresses.collect();
                 let target = |address| Target {
                     address: Address::Tcp(address),
                     ..endpoint.clone()
                 };
-                pool.stand_for(&endpoint, addresses.into_iter().map(target));
+                live.stand_for(&endpoint, addresses.into_iter().map(target));
                 RESOLVE_EVERY
             }
-            Ok(Err(error)) => pool.cannot_resolve(&endpoint, error.to_string()),
+            Ok(Err(error)) => live.cannot_resolve(&endpoint, error.to_string()),
             Err(_) => {
-                pool.cannot_resolve(&endpoint, format!("no answer within {RESOLVE_WITHIN:?}"))
+                live.cannot_resolve(&endpoint, format!("no answer within {RESOLVE_WITHIN:?}"))
             }
         };
-        drop(pool);
-        sleep(pause).await;
+        drop(live);
+        // However often a line is down, a name server is not asked more often.
+        sleep(RESOLVE_AGAIN).await;
+        let one_is_down = async {
+            while lost.changed().await.is_ok() {
+                if pool.upgrade().is_none_or(|pool| pool.misses(&endpoint)) {
+                    return;
+                }
+            }
+        };
+        let _ = timeout(pause.saturating_sub(RESOLVE_AGAIN), one_is_down).await;
     }
 }
 
 impl Pool {
+    /// Whether an address of `endpoint` has no connection.
+    fn misses(&self, endpoint: &Target) -> bool {
+        let lines = self.lines.load();
+        let mut own = lines
+            .iter()
+            .filter(|kept| kept.line.target.name == endpoint.name);
+        own.any(|kept| !kept.line.load().up)
+    }
+
     /// The addresses that are known stay: a name server's fault is not the
     /// upstream's.
     fn cannot_resolve(&self, endpoint: &Target, why: String) -> Duration {
@@ -276,5 +309,32 @@ mod tests {
         let told = timeout(Duration::from_secs(1), line.connected()).await;
         let why = told.expect("it is told at once").expect_err("it is gone");
         assert!(why.contains("another address"), "{why}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_name_with_an_address_that_is_down_is_looked_up_within_seconds_and_once_a_second() {
+        let pool = Pool::start(Vec::new(), LineSettings::default());
+        let name = target(Address::Name("meta.example".into(), 1228));
+        let looks = Arc::<Mutex<Vec<tokio::time::Instant>>>::default();
+        let seen = Arc::clone(&looks);
+        let nobody_listens = move |_, _| {
+            let mut looks = seen.lock().expect("no holder panics");
+            looks.push(tokio::time::Instant::now());
+            std::future::ready(Ok([([127, 0, 0, 1], 9).into()].into()))
+        };
+        let resolving = resolve(Arc::downgrade(&pool), name, nobody_listens);
+        // Callers that ask all the time have it tried all the time.
+        let asked = async {
+            loop {
+                let _ = pool.connected().await;
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let both = async { tokio::join!(resolving, asked) };
+        let _ = timeout(Duration::from_secs(20), both).await;
+        let looks = looks.lock().expect("no holder panics").clone();
+        let gaps = || looks.windows(2).map(|two| two[1] - two[0]);
+        assert!(gaps().count() > 3, "{looks:?}");
+        assert!(gaps().all(|gap| gap >= RESOLVE_AGAIN && gap < 6 * RESOLVE_AGAIN));
     }
 }
