@@ -8,10 +8,15 @@
 //! what was there before it to wait for, and a turn of its own at once; so
 //! calls of one key pass in the order in which they came, and no two wait for
 //! each other.
+//!
+//! Calls of one method and key that nobody was told to wait for between them
+//! are one generation, and are waited for as one; a generation is over when
+//! those before it are too. So however many are under way, a call waits for
+//! one turn a key and a method.
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
     time::Instant,
 };
 
@@ -48,7 +53,40 @@ impl BarrierRule {
 /// The place of one call in the order of its keys, until all clones of it are gone.
 #[derive(Clone, Debug)]
 pub struct Turn {
-    _ends: Arc<watch::Sender<()>>,
+    _own: Arc<[Arc<Generation>]>,
+}
+
+/// Calls of one method and key that are waited for as one. It is over when it
+/// is dropped.
+#[derive(Debug, Default)]
+struct Generation {
+    ends: watch::Sender<()>,
+    /// The one after it, which is not over before.
+    next: OnceLock<Arc<Self>>,
+}
+
+impl Drop for Generation {
+    fn drop(&mut self) {
+        // One after the other: by itself, a long row would end inside each other.
+        let mut next = self.next.take();
+        while let Some(mut last) = next.and_then(Arc::into_inner) {
+            next = last.next.take();
+        }
+    }
+}
+
+/// The last generation of a place.
+#[derive(Debug)]
+struct Last {
+    generation: Weak<Generation>,
+    /// Somebody waits for it, so that nobody joins it any more.
+    awaited: bool,
+}
+
+impl Last {
+    fn is_under_way(&self) -> bool {
+        self.generation.strong_count() > 0
+    }
 }
 
 /// What came before a call.
@@ -84,7 +122,7 @@ pub struct Barriers(Mutex<Turns>);
 
 #[derive(Debug, Default)]
 struct Turns {
-    held: HashMap<Place, Vec<watch::Receiver<()>>>,
+    held: HashMap<Place, Last>,
     /// Turns that were taken since those that are over were looked for.
     taken: usize,
 }
@@ -100,34 +138,51 @@ impl Barriers {
             .iter()
             .flat_map(|method| keys.iter().map(|key| (*method, *key)))
         {
-            if let Some(held) = turns.held.get_mut(&place) {
-                held.retain(is_under_way);
-                before.extend(held.iter().cloned());
+            if let Some(last) = turns.held.get_mut(&place)
+                && let Some(generation) = last.generation.upgrade()
+            {
+                last.awaited = true;
+                before.push(generation.ends.subscribe());
             }
         }
         if !rule.awaited {
             return (None, Before(before));
         }
-        let (ends, turn) = watch::channel(());
-        for key in keys {
-            let held = turns.held.entry((rule.own, *key)).or_default();
-            held.retain(is_under_way);
-            held.push(turn.clone());
-        }
+        let own = keys.iter().map(|key| turns.join((rule.own, *key)));
+        let own = own.collect();
         turns.taken += keys.len();
         // Seldom enough to cost each call little, often enough that what is
         // over is never most of what is held.
         if turns.taken > turns.held.len() / 2 + 1_024 {
             turns.taken = 0;
-            turns.held.retain(|_, held| held.iter().any(is_under_way));
+            turns.held.retain(|_, last| last.is_under_way());
         }
-        let ends = Arc::new(ends);
-        (Some(Turn { _ends: ends }), Before(before))
+        (Some(Turn { _own: own }), Before(before))
     }
 }
 
-fn is_under_way(turn: &watch::Receiver<()>) -> bool {
-    turn.has_changed().is_ok()
+impl Turns {
+    /// The generation of a call that comes to `place` now.
+    fn join(&mut self, place: Place) -> Arc<Generation> {
+        let last = self.held.get(&place);
+        let under_way = last.and_then(|last| Some((last.awaited, last.generation.upgrade()?)));
+        let earlier = match under_way {
+            Some((false, open)) => return open,
+            Some((true, earlier)) => Some(earlier),
+            None => None,
+        };
+        let own = Arc::<Generation>::default();
+        if let Some(earlier) = earlier {
+            // It is the last of its place, so it has no other.
+            let _ = earlier.next.set(Arc::clone(&own));
+        }
+        let last = Last {
+            generation: Arc::downgrade(&own),
+            awaited: false,
+        };
+        self.held.insert(place, last);
+        own
+    }
 }
 
 #[cfg(test)]
@@ -205,5 +260,40 @@ mod tests {
         }
         let held = barriers.0.lock().expect("nobody panicked").held.len();
         assert!(held < 4_096, "{held}");
+    }
+
+    #[tokio::test]
+    async fn however_many_calls_of_a_key_are_under_way_each_waits_for_one_turn_a_method() {
+        let barriers = Barriers::default();
+        let [set, delete] = both();
+        let (mut turns, mut awaited) = (Vec::new(), 0);
+        for n in 0..10_000 {
+            // In twos, so that there are some of one method together as well.
+            let rule = if n / 2 % 2 == 0 { &set } else { &delete };
+            let (turn, before) = barriers.enter(rule, &[7]);
+            turns.push(turn);
+            awaited += before.0.len();
+        }
+        assert!(awaited <= turns.len(), "{awaited}");
+    }
+
+    #[tokio::test]
+    async fn who_leaves_its_place_lets_nobody_pass_those_before_it() {
+        let barriers = Barriers::default();
+        let [set, delete] = both();
+        let (first, _) = barriers.enter(&set, &[1]);
+        // Each came after the first and left before it, in a long row.
+        for _ in 0..100_000 {
+            drop(barriers.enter(&delete, &[1]));
+            drop(barriers.enter(&set, &[1]));
+        }
+        let (_last, before) = barriers.enter(&delete, &[1]);
+        let mut waits = Box::pin(before.over(None));
+        assert!(
+            (&mut waits).now_or_never().is_none(),
+            "the first is under way"
+        );
+        drop(first);
+        waits.await;
     }
 }
