@@ -4,11 +4,17 @@
 //! everywhere: in the core, in readers, in streams to slow clients. So they are
 //! borrowed for one operation at a time from here, and closing takes the
 //! database away from all of them and waits for the operations under way.
+//! Replacing it waits for nobody: whoever lets go of the old one last removes
+//! it, since a slow reader must not hold up a group.
 
 use std::{
-    io,
+    fs, io,
+    ops::Deref,
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -22,7 +28,52 @@ const CLOSE_POLL: Duration = Duration::from_millis(1);
 
 /// One RocksDB database, or the place where one was.
 pub(crate) struct Database {
-    open: RwLock<Option<Arc<DB>>>,
+    open: RwLock<Option<Arc<Held>>>,
+}
+
+/// A database that somebody uses; its last user closes it.
+pub(crate) struct Held {
+    /// `None` only while it is dropped.
+    db: Option<DB>,
+    /// Whether its directory goes with it, since another has its place.
+    is_replaced: AtomicBool,
+}
+
+impl Held {
+    fn new(db: DB) -> Arc<Self> {
+        Arc::new(Self {
+            db: Some(db),
+            is_replaced: AtomicBool::new(false),
+        })
+    }
+
+    /// Whether another has its place: whoever holds it for long looks here,
+    /// and stops.
+    pub(crate) fn is_replaced(&self) -> bool {
+        self.is_replaced.load(Ordering::Acquire)
+    }
+}
+
+impl Deref for Held {
+    type Target = DB;
+
+    fn deref(&self) -> &DB {
+        self.db.as_ref().expect("only a drop takes it")
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let path = self.path().to_owned();
+        drop(self.db.take());
+        if self.is_replaced() {
+            // What fails here is no fault of the state that counts.
+            if let Err(error) = fs::remove_dir_all(&path) {
+                let path = path.display();
+                tracing::warn!(%error, "{path} stays until the next start: it cannot be removed");
+            }
+        }
+    }
 }
 
 impl Database {
@@ -31,7 +82,7 @@ impl Database {
     }
 
     /// The database, for one operation; an error once it is closed.
-    pub(crate) fn get(&self) -> io::Result<Arc<DB>> {
+    pub(crate) fn get(&self) -> io::Result<Arc<Held>> {
         self.open
             .read()
             .unwrap_or_else(PoisonError::into_inner)
@@ -48,12 +99,18 @@ impl Database {
             .is_none()
     }
 
-    /// Puts another database in this one's place and returns this one.
-    pub(crate) fn replace(&self, with: DB) -> Option<Arc<DB>> {
-        self.open
+    /// Puts another database in this one's place. This one's directory is
+    /// removed when nobody uses it any more.
+    pub(crate) fn replace(&self, with: DB) {
+        let with = Held::new(with);
+        let old = self
+            .open
             .write()
             .unwrap_or_else(PoisonError::into_inner)
-            .replace(Arc::new(with))
+            .replace(with);
+        if let Some(old) = old {
+            old.is_replaced.store(true, Ordering::Release);
+        }
     }
 
     /// Closes the database. Blocks until the operations under way have ended.
@@ -70,7 +127,7 @@ impl Database {
 impl From<DB> for Database {
     fn from(db: DB) -> Self {
         Self {
-            open: RwLock::new(Some(Arc::new(db))),
+            open: RwLock::new(Some(Held::new(db))),
         }
     }
 }
@@ -80,7 +137,7 @@ impl From<DB> for Database {
     clippy::disallowed_methods,
     reason = "closing runs on a thread that may block, and an Arc cannot tell when it is let go"
 )]
-pub(crate) fn release(mut db: Arc<DB>) -> io::Result<()> {
+fn release(mut db: Arc<Held>) -> io::Result<()> {
     let deadline = Instant::now() + CLOSE_PATIENCE;
     loop {
         match Arc::try_unwrap(db) {

@@ -109,21 +109,13 @@ impl RaftStateMachine<Types> for Machine {
         let store = Arc::clone(&self.store);
         let (fixed, is_fixed) = oneshot::channel();
         let writing = task::spawn_blocking(move || {
-            let written = store.database.get().and_then(|db| {
-                snapshot::write(&db, &store.snapshot_path(), &store.is_closing, || {
-                    fixed.send(()).ok();
-                })
+            let written = snapshot::write(&store, || {
+                fixed.send(()).ok();
             });
             if written.is_err() {
                 store.unsnapped_bytes.fetch_add(covered, Ordering::Relaxed);
             }
-            let position = written?;
-            SnapshotFile::open(&store.snapshot_path())?
-                .map(|(_, file)| Snapshot {
-                    meta: snapshot::meta(&position),
-                    snapshot: file,
-                })
-                .ok_or_else(|| io::Error::other("the snapshot is gone as soon as it was written"))
+            written.map(|(meta, snapshot)| Snapshot { meta, snapshot })
         });
         // Entries that are applied from here on must not be in it: openraft
         // would be told of a snapshot ahead of what it knows to be applied.
@@ -140,6 +132,7 @@ impl RaftStateMachine<Types> for Machine {
     ) -> io::Result<()> {
         let (store, meta) = (Arc::clone(&self.store), meta.clone());
         blocking(move || {
+            let _own = store.own_snapshot();
             store.replace(|db| {
                 let position = snapshot.load(db)?;
                 if snapshot::meta(&position) == meta {

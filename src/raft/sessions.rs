@@ -26,7 +26,7 @@ impl Sessions {
     /// it from a thread that may.
     ///
     /// # Errors
-    /// If the database cannot be read, or the group is shut down meanwhile.
+    /// As [`View::subscriptions`].
     pub fn for_each(
         &self,
         mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,

@@ -8,18 +8,19 @@
 //! moves to its name when it is whole and synced.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, BufReader, BufWriter, ErrorKind, Write},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::Ordering,
 };
 
 use rocksdb::DB;
 
 use super::{
     blocks::{self, BLOCK_BYTES, Blocks, Named},
-    database, fail,
-    state::Position,
+    database::{self, Held},
+    fail,
+    state::{Position, StateStore},
     types::SnapshotMeta,
 };
 
@@ -62,7 +63,8 @@ impl SnapshotFile {
     pub(crate) fn save_as(&mut self, path: &Path) -> io::Result<()> {
         use io::Seek as _;
         self.file.rewind()?;
-        let temporary = database::temporary(path);
+        // Another is perhaps just being written to the usual temporary file.
+        let temporary = database::temporary(&path.with_extension("installed"));
         let mut copy = File::create(&temporary)?;
         io::copy(&mut self.file, &mut copy)?;
         copy.sync_all()?;
@@ -96,18 +98,36 @@ impl SnapshotFile {
     }
 }
 
-/// Writes what `db` holds now to a snapshot at `path`, in place of what is
+/// Writes what `store` holds now to its snapshot file, in place of what is
 /// there, and calls `fixed` as soon as later writes no longer count. Blocks.
 ///
 /// The state is flushed first: a snapshot lets the log before it go, so what it
 /// stands for must not depend on that log any more. It is given up, with an
-/// error, as soon as `is_closing`: until it ends it keeps the database open.
+/// error, as soon as the group is being closed: until it ends it keeps the
+/// database open. It is given up as well when another snapshot is installed
+/// meanwhile: that one is what is returned, since openraft takes an error for
+/// the end of the group.
 pub(crate) fn write(
-    db: &DB,
-    path: &Path,
-    is_closing: &AtomicBool,
+    store: &StateStore,
     fixed: impl FnOnce(),
-) -> io::Result<Position> {
+) -> io::Result<(SnapshotMeta, SnapshotFile)> {
+    let db = store.database.get()?;
+    let written = write_temporary(store, &db, fixed);
+    // Whoever replaces the database holds this until its snapshot is there.
+    let own = store.own_snapshot();
+    let path = store.snapshot_path();
+    if db.is_replaced() {
+        fs::remove_file(database::temporary(&path)).ok();
+    } else {
+        database::move_into_place(&written?, &path)?;
+    }
+    drop(own);
+    SnapshotFile::open(&path)?
+        .ok_or_else(|| io::Error::other("the snapshot is gone as soon as it was written"))
+}
+
+/// Writes the file under the name that it has until it is whole.
+fn write_temporary(store: &StateStore, db: &Held, fixed: impl FnOnce()) -> io::Result<PathBuf> {
     let moment = db.snapshot();
     // The snapshot of RocksDB, not the memory of the store, says what is in it.
     let position = Position::read(db, &moment)?;
@@ -115,9 +135,9 @@ pub(crate) fn write(
     db.flush()
         .map_err(|error| database::named(db.path(), &error))?;
     fail::point(fail::SNAPSHOT_FLUSHED);
-    let temporary = database::temporary(path);
+    let temporary = database::temporary(&store.snapshot_path());
     let file = File::create(&temporary)?;
-    let mut file = BufWriter::with_capacity(BLOCK_BYTES, Stoppable { file, is_closing });
+    let mut file = BufWriter::with_capacity(BLOCK_BYTES, Stoppable { file, store, db });
     file.write_all(&MAGIC)?;
     blocks::write_position(&mut file, &position)?;
     let count = blocks::write_records(&mut file, db, &moment)?;
@@ -126,20 +146,24 @@ pub(crate) fn write(
     blocks::write_end(&mut file, count)?;
     file.into_inner()?.file.sync_all()?;
     fail::point(fail::SNAPSHOT_WHOLE);
-    database::move_into_place(&temporary, path)?;
-    Ok(position)
+    Ok(temporary)
 }
 
-/// A file that takes no more once its group is being closed.
+/// A file that takes no more once what it holds is of no use.
 struct Stoppable<'a> {
     file: File,
-    is_closing: &'a AtomicBool,
+    store: &'a StateStore,
+    db: &'a Held,
 }
 
 impl Write for Stoppable<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.is_closing.load(Ordering::Relaxed) {
+        if self.store.is_closing.load(Ordering::Relaxed) {
             let what = "the group is being closed: its snapshot was given up";
+            return Err(io::Error::other(what));
+        }
+        if self.db.is_replaced() {
+            let what = "the state was replaced: the snapshot of the old one was given up";
             return Err(io::Error::other(what));
         }
         self.file.write(bytes)

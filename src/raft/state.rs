@@ -21,7 +21,7 @@ use std::{
     io::{self, ErrorKind},
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -58,6 +58,8 @@ pub(crate) struct StateStore {
     pub(crate) unsnapped_bytes: AtomicU64,
     /// Whether the group is being closed, which waits for no snapshot.
     pub(crate) is_closing: AtomicBool,
+    /// Held by whoever gives the file `snapshot` another content.
+    snapshot: Mutex<()>,
     copies: AtomicU64,
 }
 
@@ -91,6 +93,7 @@ impl StateStore {
             position: Mutex::new(position),
             unsnapped_bytes: AtomicU64::new(0),
             is_closing: AtomicBool::new(false),
+            snapshot: Mutex::new(()),
             copies: AtomicU64::new(0),
         })
     }
@@ -116,6 +119,11 @@ impl StateStore {
     /// Where the last snapshot lies, if there is one.
     pub(crate) fn snapshot_path(&self) -> PathBuf {
         self.home.join(SNAPSHOT)
+    }
+
+    /// The right to give that file another content, and the state with it.
+    pub(crate) fn own_snapshot(&self) -> MutexGuard<'_, ()> {
+        self.snapshot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The error for a record that is not what this version writes there.
@@ -145,7 +153,8 @@ impl StateStore {
     pub(super) fn copy(&self) -> io::Result<Copy> {
         let number = self.copies.fetch_add(1, Ordering::Relaxed);
         let path = self.home.join(format!("{COPY_PREFIX}{number}"));
-        Copy::of(&*self.database.get()?, path)
+        let db = self.database.get()?;
+        Copy::of(&db, path)
     }
 
     /// Begins a state that was empty with what `load` puts into it. Blocks.
@@ -160,7 +169,7 @@ impl StateStore {
     }
 
     /// Builds another state with `load` and puts it in this one's place; on an
-    /// error this one stays. Blocks, also for readers of the old state.
+    /// error this one stays. Blocks, and not for readers of the old state.
     pub(crate) fn replace(&self, load: impl FnOnce(&DB) -> io::Result<Position>) -> io::Result<()> {
         let name = name(current(&self.home)? + 1);
         let path = self.home.join(&name);
@@ -171,14 +180,9 @@ impl StateStore {
         fail::point(fail::INSTALL_LOADED);
         database::write_atomically(&self.home.join(CURRENT), name.as_bytes())?;
         fail::point(fail::INSTALL_MOVED);
-        let old = self.database.replace(db);
+        self.database.replace(db);
         self.set_position(position);
         self.unsnapped_bytes.store(0, Ordering::Relaxed);
-        if let Some(old) = old {
-            let left = old.path().to_owned();
-            database::release(old)?;
-            fs::remove_dir_all(left)?;
-        }
         Ok(())
     }
 }
@@ -308,7 +312,11 @@ fn remove_leftovers(home: &Path, current: &str) -> io::Result<()> {
         let name = name.to_string_lossy();
         let is_old = name.starts_with(STATE_PREFIX) && name != current;
         if is_old || name.starts_with(COPY_PREFIX) {
-            fs::remove_dir_all(entry.path())?;
+            // A late reader of a group that was closed may do the same.
+            match fs::remove_dir_all(entry.path()) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
         } else if name.ends_with(".new") {
             fs::remove_file(entry.path())?;
         }

@@ -16,7 +16,7 @@ use super::{
     state::StateStore,
 };
 
-/// How many records pass between two looks at whether the group is shut down.
+/// How many records pass between two looks at whether the state still counts.
 const CLOSE_CHECK: u64 = 256;
 
 /// What one group has applied.
@@ -38,7 +38,8 @@ impl View {
     /// Returns how many it was shown. Blocks: call it from a thread that may.
     ///
     /// # Errors
-    /// If the database cannot be read, or the group is shut down meanwhile.
+    /// If the database cannot be read, or the group is shut down or the state
+    /// replaced by a snapshot meanwhile.
     pub fn subscriptions(
         &self,
         mut visit: impl FnMut(&[u8]) -> ControlFlow<()>,
@@ -123,6 +124,11 @@ impl View {
         while let Some((key, value)) = records.item() {
             if shown % CLOSE_CHECK == 0 && self.0.database.is_closed() {
                 return Err(io::Error::other("the Raft group is shutting down"));
+            }
+            if shown % CLOSE_CHECK == 0 && db.is_replaced() {
+                return Err(io::Error::other(
+                    "a snapshot from the leader has replaced the state meanwhile; ask again",
+                ));
             }
             shown += 1;
             if visit(key, value).is_break() {

@@ -10,17 +10,22 @@ use std::{
 };
 
 use futures_util::stream;
-use openraft::{EntryPayload, RaftSnapshotBuilder as _, storage::RaftStateMachine as _};
+use openraft::{
+    EntryPayload, RaftSnapshotBuilder as _,
+    alias::SnapshotOf,
+    storage::{RaftStateMachine as _, Snapshot},
+};
 use prometheus::Registry;
 
 use super::{create, log_id, metrics};
 use crate::raft::{
-    Group, GroupSettings,
+    Group, GroupSettings, View,
     blocks::{BLOCK_BYTES, Blocks, Named},
     database::temporary,
     machine::Machine,
+    snapshot::SnapshotFile,
     state::StateStore,
-    types::Entry,
+    types::{Entry, Types},
 };
 
 /// Only a fault waits so long.
@@ -124,6 +129,72 @@ async fn a_snapshot_that_is_being_written_is_given_up_when_its_group_is_closed()
     assert_eq!(reader.join().unwrap(), b"");
     // Nothing holds the database any more, so the group can be closed.
     store.database.close().unwrap();
+}
+
+/// What another node sends: one session, as of log entry 900.
+async fn sent(home: &Path) -> SnapshotOf<Types, SnapshotFile> {
+    let (_, mut sending) = machine(home);
+    apply(&mut sending, 900, "sent").await;
+    let mut builder = sending.try_create_snapshot_builder(true).await.unwrap();
+    builder.build_snapshot().await.unwrap()
+}
+
+#[tokio::test]
+async fn a_snapshot_is_installed_while_the_old_state_is_still_read() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let Snapshot { meta, snapshot } = sent(from.path()).await;
+    let (store, mut receiving) = machine(to.path());
+    for index in 1..=600 {
+        apply(&mut receiving, index, "old").await;
+    }
+    let (reached, is_reached) = std::sync::mpsc::channel();
+    let (go_on, may_go_on) = std::sync::mpsc::channel::<()>();
+    let sessions = View::new(Arc::clone(&store)).sessions();
+    let listing = std::thread::spawn(move || {
+        let mut seen = 0;
+        let listed = sessions.for_each(|_, _| {
+            seen += 1;
+            if seen == 1 {
+                reached.send(()).unwrap();
+                may_go_on.recv().unwrap();
+            }
+            std::ops::ControlFlow::Continue(())
+        });
+        (seen, listed)
+    });
+    is_reached.recv().unwrap();
+    receiving.install_snapshot(&meta, snapshot).await.unwrap();
+    assert_eq!(store.position().applied, Some(log_id(900)));
+    assert!(to.path().join("state-1").exists(), "it is being read");
+    go_on.send(()).unwrap();
+    let (seen, listed) = listing.join().unwrap();
+    let told = listed.unwrap_err().to_string();
+    assert!(seen < 600 && told.contains("ask again"), "{seen}: {told}");
+    assert!(!to.path().join("state-1").exists(), "nobody reads it");
+    apply(&mut receiving, 901, "new").await;
+}
+
+#[tokio::test]
+async fn a_snapshot_that_is_being_written_gives_way_to_one_that_is_installed() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let Snapshot { meta, snapshot } = sent(from.path()).await;
+    let (store, mut machine) = machine(to.path());
+    apply(&mut machine, 1, "old").await;
+    // As above: it is stuck until somebody reads it.
+    let pipe = temporary(&store.snapshot_path());
+    let made = Process::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    let mut builder = machine.try_create_snapshot_builder(true).await.unwrap();
+    let installed = machine.install_snapshot(&meta, snapshot).await;
+    let reader = std::thread::spawn(move || fs::read(pipe).unwrap());
+    installed.unwrap();
+    // To openraft an error would be the end of the group.
+    let built = builder.build_snapshot().await.unwrap();
+    assert_eq!(reader.join().unwrap(), b"", "it was given up");
+    assert_eq!(built.meta, meta);
+    let current = machine.get_current_snapshot().await.unwrap().unwrap();
+    assert_eq!(current.meta, meta);
+    assert!(!to.path().join("state-1").exists(), "nobody reads it");
 }
 
 /// How many tables the database in `folder` has been flushed to.
