@@ -15,6 +15,8 @@
 //! ```
 //! A snapshot that arrives is loaded into a directory of its own, and becomes
 //! the state by one rename: the old state or the new one, never half of each.
+//! The file `snapshot` goes before that and comes back after it: openraft makes
+//! one where there is none, and would go on sending one that is out of date.
 
 use std::{
     fs,
@@ -168,14 +170,19 @@ impl StateStore {
         settle(&db, position)
     }
 
-    /// Builds another state with `load` and puts it in this one's place; on an
-    /// error this one stays. Blocks, and not for readers of the old state.
+    /// Builds another state with `load` and puts it in this one's place, which
+    /// is then without a snapshot; on an error this one stays. Blocks, and not
+    /// for readers of the old state.
     pub(crate) fn replace(&self, load: impl FnOnce(&DB) -> io::Result<Position>) -> io::Result<()> {
         let name = name(current(&self.home)? + 1);
         let path = self.home.join(&name);
         let db = open_database(&path)?;
         let position = load(&db)?;
         settle(&db, &position)?;
+        match fs::remove_file(self.snapshot_path()) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
         database::sync_directory(&self.home)?;
         fail::point(fail::INSTALL_LOADED);
         database::write_atomically(&self.home.join(CURRENT), name.as_bytes())?;

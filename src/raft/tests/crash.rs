@@ -266,6 +266,8 @@ async fn install_until_the_place_has_come() {
     let (receiver, mut receiving) = machine(&home.join("to"));
     apply(&mut receiving, 1, "kept", "old").await;
     receiver.flush().unwrap();
+    let mut builder = receiving.try_create_snapshot_builder(true).await.unwrap();
+    builder.build_snapshot().await.unwrap();
     receiving.install_snapshot(&meta, snapshot).await.unwrap();
 }
 
@@ -281,7 +283,12 @@ async fn wherever_an_install_dies_the_state_is_the_old_or_the_new_one() {
         let output = child("install_until_the_place_has_come", home.path(), &armed);
         let told = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.signal(), Some(ABORTED), "{armed}: {told}");
-        let left = Arc::new(StateStore::open(&home.path().join("to")).unwrap());
+        let (left, mut receiving) = machine(&home.path().join("to"));
+        let snapshot = receiving.get_current_snapshot().await.unwrap();
+        assert!(
+            snapshot.is_none_or(|found| found.meta.last_log_id == left.position().applied),
+            "{armed}: the snapshot is of another state"
+        );
         let (applied, sessions) = (left.position().applied, View::new(left).sessions());
         let (index, count) = (applied.unwrap().index, sessions.count().unwrap());
         let has_old = sessions.get(b"kept").unwrap().is_some();
