@@ -25,28 +25,50 @@ use super::{
 };
 
 const MAGIC: [u8; 8] = *b"FERRYSN1";
+/// What to do about a damaged snapshot of this node's.
+const OWN_REMEDY: &str = "delete it, a new one is made";
+/// What to do about one that another node sent.
+const SENT_REMEDY: &str = "the node that sends it has it so: stop that node, delete the file \
+                           `snapshot` in the group's folder of its data directory, and start it \
+                           again: it makes a new one";
 
 /// A snapshot file, open: it stays readable when another takes its name.
 #[derive(Debug)]
 pub(crate) struct SnapshotFile {
     file: File,
     path: PathBuf,
+    remedy: &'static str,
 }
 
 impl SnapshotFile {
     /// Opens the snapshot at `path`; `None` if there is none.
     pub(crate) fn open(path: &Path) -> io::Result<Option<(SnapshotMeta, Self)>> {
-        let file = match File::open(path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
-        };
+        match Self::begin(path, OWN_REMEDY) {
+            Ok(opened) => Ok(Some(opened)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Opens what another node sent and was written to `path`, once it is read
+    /// to its end and whole: an install that fails stops the group for good.
+    pub(crate) fn sent(path: &Path) -> io::Result<(SnapshotMeta, Self)> {
+        let (meta, mut snapshot) = Self::begin(path, SENT_REMEDY)?;
+        let mut blocks = snapshot.blocks()?;
+        blocks.position()?;
+        blocks.records(|_| Ok(()))?;
+        blocks.end()?;
+        Ok((meta, snapshot))
+    }
+
+    fn begin(path: &Path, remedy: &'static str) -> io::Result<(SnapshotMeta, Self)> {
         let mut snapshot = Self {
-            file,
+            file: File::open(path)?,
             path: path.to_owned(),
+            remedy,
         };
         let position = snapshot.blocks()?.position()?;
-        Ok(Some((meta(&position), snapshot)))
+        Ok((meta(&position), snapshot))
     }
 
     /// Loads the records into an empty state database, and checks that the file
@@ -91,7 +113,7 @@ impl SnapshotFile {
         let named = Named {
             what: "snapshot",
             path: &self.path,
-            remedy: "delete it, a new one is made",
+            remedy: self.remedy,
         };
         let file = BufReader::with_capacity(BLOCK_BYTES, &self.file);
         Blocks::begin(named, file, MAGIC)

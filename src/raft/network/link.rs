@@ -4,9 +4,9 @@
 //! the other end, which is what the leader's own log does too. A stream ends
 //! with its first fault, and openraft begins another.
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, io, sync::Arc};
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use futures_util::{FutureExt as _, Stream, StreamExt, stream};
 use openraft::{
     AnyError, BasicNode, OptionalSend, RaftNetworkFactory, RaftNetworkV2,
@@ -18,7 +18,7 @@ use openraft::{
         TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
     },
 };
-use tokio::{sync::oneshot, task};
+use tokio::sync::oneshot;
 use tonic::{Code, Status, transport::Channel};
 
 use super::{
@@ -28,6 +28,7 @@ use super::{
 use crate::{
     proto::raft::{SnapshotPiece, raft_client::RaftClient, snapshot_piece::Piece},
     raft::{
+        machine,
         snapshot::SnapshotFile,
         types::{LogId, Types, Vote},
     },
@@ -214,7 +215,9 @@ impl RaftNetworkV2<Types> for Link {
         let head = SnapshotPiece {
             piece: Some(Piece::Head(head)),
         };
-        let pieces = stream::iter([head]).chain(pieces(snapshot.snapshot));
+        let file = snapshot.snapshot;
+        let pieces = pieces(move |bytes: &mut [u8], offset| file.read_at(bytes, offset));
+        let pieces = stream::iter([head]).chain(pieces);
         let sent = client.snapshot(self.stamp(pieces));
         let reply = tokio::select! {
             reply = sent => reply.map_err(unreachable)?,
@@ -242,31 +245,57 @@ impl RaftNetworkV2<Types> for Link {
     }
 }
 
-/// The bytes of a snapshot file, a piece at a time. A file that cannot be read
-/// ends the stream early, and the receiver finds that it is cut off.
-fn pieces(file: SnapshotFile) -> impl Stream<Item = SnapshotPiece> + Send + 'static {
-    stream::unfold((Arc::new(file), 0), |(file, offset)| async move {
-        let reading = Arc::clone(&file);
-        let read = task::spawn_blocking(move || {
+/// The bytes that `read_at` finds, a piece at a time. Where it finds an error
+/// that is the last piece: an end would be taken for the end of the file.
+fn pieces<F>(read_at: F) -> impl Stream<Item = SnapshotPiece> + Send + 'static
+where
+    F: Fn(&mut [u8], u64) -> io::Result<usize> + Send + Sync + 'static,
+{
+    stream::unfold(Some((Arc::new(read_at), 0)), async |next| {
+        let (read_at, offset) = next?;
+        let reading = Arc::clone(&read_at);
+        let read = machine::blocking(move || {
             let mut piece = BytesMut::zeroed(PIECE_BYTES);
-            let len = reading.read_at(&mut piece, offset)?;
+            let len = reading(&mut piece, offset)?;
             piece.truncate(len);
-            std::io::Result::Ok(piece.freeze())
+            Ok(piece.freeze())
         });
-        let bytes: Bytes = match read.await {
-            Ok(Ok(bytes)) => bytes,
-            Ok(Err(error)) => {
-                tracing::error!("a snapshot cannot be read to be sent: {error}");
-                return None;
+        let (piece, next) = match read.await {
+            Ok(bytes) if bytes.is_empty() => return None,
+            Ok(bytes) => {
+                let next = offset + bytes.len() as u64;
+                (Piece::Bytes(bytes), Some((read_at, next)))
             }
-            Err(_) => return None,
+            Err(error) => {
+                tracing::error!("a snapshot cannot be read to be sent: {error}");
+                (Piece::Fault(error.to_string()), None)
+            }
         };
-        let next = offset + bytes.len() as u64;
-        (!bytes.is_empty()).then(|| {
-            let piece = SnapshotPiece {
-                piece: Some(Piece::Bytes(bytes)),
-            };
-            (piece, (file, next))
-        })
+        Some((SnapshotPiece { piece: Some(piece) }, next))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_snapshot_that_cannot_be_read_on_ends_with_its_fault() {
+        let read_at = |bytes: &mut [u8], offset| match offset {
+            0 => {
+                bytes.fill(1);
+                Ok(bytes.len())
+            }
+            _ => Err(io::Error::other("the disk fails")),
+        };
+        let sent: Vec<_> = pieces(read_at)
+            .map(|sent| sent.piece.unwrap())
+            .collect()
+            .await;
+        let [Piece::Bytes(bytes), Piece::Fault(fault)] = &sent[..] else {
+            panic!("{} pieces", sent.len());
+        };
+        assert_eq!(bytes.len(), PIECE_BYTES);
+        assert!(fault.contains("the disk fails"), "{fault}");
+    }
 }

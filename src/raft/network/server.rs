@@ -90,8 +90,12 @@ impl RaftServer {
             let mut file = fs::File::create(&incoming.0).await?;
             while let Some(piece) = pieces.next().await {
                 let piece = piece.map_err(io::Error::other)?;
-                if let Some(Piece::Bytes(bytes)) = piece.piece {
-                    file.write_all(&bytes).await?;
+                match piece.piece {
+                    Some(Piece::Bytes(bytes)) => file.write_all(&bytes).await?,
+                    Some(Piece::Fault(fault)) => {
+                        return Err(io::Error::other(format!("its sender: {fault}")));
+                    }
+                    Some(Piece::Head(_)) | None => {}
                 }
             }
             file.flush().await
@@ -214,19 +218,26 @@ impl raft_server::Raft for RaftServer {
             Some(Piece::Head(head)) => head,
             _ => return Err(Status::invalid_argument("a snapshot begins with its head")),
         };
-        let raft = self.raft(head.group)?.clone();
+        let group = head.group;
+        let raft = self.raft(group)?.clone();
         let (vote, meta) = wire::read_snapshot_head(head)?;
         let incoming = self.receive(&mut pieces).await?;
         let path = incoming.0.clone();
-        let opened = machine::blocking(move || SnapshotFile::open(&path)).await;
+        let opened = machine::blocking(move || SnapshotFile::sent(&path)).await;
         let snapshot = match opened {
-            Ok(Some((found, file))) if found == meta => file,
+            Ok((found, file)) if found == meta => file,
             Ok(_) => {
                 return Err(Status::invalid_argument(
                     "the snapshot is not what its head says",
                 ));
             }
-            Err(error) => return Err(Status::invalid_argument(error.to_string())),
+            // Such a refusal is told to the sender's operator.
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                return Err(Status::failed_precondition(format!(
+                    "group {group}: {error}"
+                )));
+            }
+            Err(error) => return Err(Status::internal(error.to_string())),
         };
         let installed = raft.install_full_snapshot(vote, Snapshot { meta, snapshot });
         let reply = installed.await.map_err(stopped)?;

@@ -27,6 +27,7 @@ mod disk;
 mod group;
 mod groups;
 mod recovery;
+mod sent;
 mod snapshots;
 mod store;
 mod suite;
