@@ -3,16 +3,17 @@
 //!
 //! One file a family: `sessions`, `subscriptions`, `offsets`, `values`. Each
 //! says what its writes consist of, and how it is read; `mqtt` and `meta_service` are
-//! the two services that RobustMQ made of them. Writes validate first: what
-//! cannot be applied never reaches the log. Reads answer from what this node
-//! has applied, once that is no older than any write that was acknowledged
-//! before; a caller that does not need that much says so with the metadata
-//! `ferry-read: stale`. They get at it in two places only:
-//! `MetaService::view_of` and `MetaService::views`.
+//! the two services that RobustMQ made of them, and `listing` streams what is
+//! too much for one reply. Writes validate first: what cannot be applied never
+//! reaches the log. Reads answer from what this node has applied, once that is
+//! no older than any write that was acknowledged before; a caller that does not
+//! need that much says so with the metadata `ferry-read: stale`. They get at it
+//! in two places only: `MetaService::view_of` and `MetaService::views`.
 //!
 //! Every record has a key that decides its Raft group. A write of several
 //! groups' is applied a group at a time; a read of everything asks all of them.
 
+mod listing;
 mod meta_service;
 mod mqtt;
 mod offsets;
@@ -24,38 +25,30 @@ mod write;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, io, ops::ControlFlow, pin::Pin, sync::Arc};
+use std::{collections::BTreeMap, io, ops::ControlFlow};
 
-use futures_util::{Stream, future::join_all, stream};
-use tokio::{
-    sync::{Semaphore, mpsc},
-    task,
-};
+use futures_util::future::join_all;
+use tokio::task;
 use tonic::{Code, Status};
 
-use self::write::Write;
+use self::{
+    listing::{Listing, Listings},
+    write::Write,
+};
 use crate::raft::{
     Group, Groups, ProposeError, Read, View,
     command::{Applied, Command},
 };
 
-/// How many listings of everything may run at once: each holds a thread and a
-/// moment of the database for as long as its caller takes to read it.
-const LISTINGS_MAX: usize = 4;
-/// How many records a listing reads ahead of its caller.
-const LISTING_AHEAD: usize = 256;
 /// Most bytes of records in one unary reply: what gRPC clients accept unless
 /// they are told otherwise, less what the encoding adds.
 const REPLY_MAX: usize = 3 << 20;
-
-/// A stream of replies.
-type Listing<R> = Pin<Box<dyn Stream<Item = Result<R, Status>> + Send>>;
 
 /// The services over a node's Raft groups.
 #[derive(Clone)]
 pub struct MetaService {
     groups: Groups,
-    listings: Arc<Semaphore>,
+    listings: Listings,
 }
 
 impl MetaService {
@@ -64,7 +57,7 @@ impl MetaService {
     pub fn new(groups: Groups) -> Self {
         Self {
             groups,
-            listings: Arc::new(Semaphore::new(LISTINGS_MAX)),
+            listings: Listings::none(),
         }
     }
 
@@ -133,29 +126,7 @@ impl MetaService {
         F: Fn(&View, &mut dyn FnMut(R) -> ControlFlow<()>) -> io::Result<u64> + Send + 'static,
     {
         let views = self.views(read).await?;
-        let permit = Arc::clone(&self.listings)
-            .acquire_owned()
-            .await
-            .map_err(|_| Status::unavailable("the node is shutting down"))?;
-        let (reply, mut replies) = mpsc::channel(LISTING_AHEAD);
-        task::spawn_blocking(move || {
-            let _permit = permit;
-            let mut show = |shown| match reply.blocking_send(Ok(shown)) {
-                Ok(()) => ControlFlow::Continue(()),
-                // The caller has left.
-                Err(_) => ControlFlow::Break(()),
-            };
-            let listed = views
-                .iter()
-                .try_for_each(|view| each(view, &mut show).map(drop));
-            if let Err(error) = listed {
-                let status = Status::unavailable(error.to_string());
-                reply.blocking_send(Err(status)).ok();
-            }
-        });
-        Ok(Box::pin(stream::poll_fn(move |context| {
-            replies.poll_recv(context)
-        })))
+        self.listings.begin(views, each).await
     }
 }
 

@@ -2,12 +2,17 @@
 
 mod writes;
 
+use std::{task::Poll, time::Duration};
+
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use prometheus::Registry;
 use tonic::Request;
 
-use super::*;
+use super::{
+    listing::{LISTING_STALL, LISTING_WAIT, LISTINGS_MAX},
+    *,
+};
 use crate::{
     proto::{
         meta::{
@@ -17,12 +22,15 @@ use crate::{
         },
         mqtt::{
             CreateSessionRaw, CreateSessionRequest, DeleteSessionRaw, DeleteSessionRequest,
-            DeleteSubscribeRequest, ListSessionRequest, ListSubscribeRequest, SetSubscribeRaw,
-            SetSubscribeRequest, mqtt_service_server::MqttService as _,
+            DeleteSubscribeRequest, ListSessionReply, ListSessionRequest, ListSubscribeRequest,
+            SetSubscribeRaw, SetSubscribeRequest, mqtt_service_server::MqttService as _,
         },
     },
     raft::{GroupSettings, command::NAME_MAX},
 };
+
+/// Looks at what another thread is about to do; only a fault needs so many.
+const WAITS_MAX: usize = 10_000;
 
 struct Node {
     service: MetaService,
@@ -206,6 +214,67 @@ async fn a_caller_that_leaves_its_listing_makes_room_for_another() {
         left.next().await.unwrap().unwrap();
     }
     assert_eq!(node.list("").await.len(), 2_000);
+}
+
+/// As many listings as may run, of which nobody reads more than the first of
+/// 2,000 sessions.
+async fn unread(node: &Node) -> Vec<Listing<ListSessionReply>> {
+    let ids: Vec<String> = (0..2_000).map(|n| format!("{n:05}")).collect();
+    let pairs: Vec<_> = ids.iter().map(|id| (id.as_str(), "session")).collect();
+    node.create(&pairs).await.unwrap();
+    let mut unread = Vec::new();
+    for _ in 0..LISTINGS_MAX {
+        let request = Request::new(ListSessionRequest::default());
+        let listing = node.service.list_session(request).await.unwrap();
+        let mut listing = listing.into_inner();
+        listing.next().await.unwrap().unwrap();
+        unread.push(listing);
+    }
+    unread
+}
+
+#[tokio::test]
+async fn a_listing_that_finds_no_place_is_refused_in_time_and_told_what_to_do() {
+    let node = node().await;
+    let _unread = unread(&node).await;
+    tokio::time::pause();
+    let request = Request::new(ListSessionRequest::default());
+    let mut refused = node.service.list_session(request);
+    // It has begun to wait before its time runs out.
+    assert!(futures_util::poll!(&mut refused).is_pending());
+    // Its clock has whole milliseconds.
+    tokio::time::advance(LISTING_WAIT + Duration::from_millis(1)).await;
+    let polled = futures_util::poll!(&mut refused);
+    let Poll::Ready(Err(status)) = polled else {
+        panic!("it waits for ever");
+    };
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    assert!(status.message().contains("ask again"), "{status}");
+}
+
+#[tokio::test]
+async fn a_listing_whose_caller_reads_nothing_ends_and_says_so() {
+    let node = node().await;
+    let unread = unread(&node).await;
+    tokio::time::pause();
+    // Each is a thread of its own, which begins to wait when it likes.
+    for _ in 0..WAITS_MAX {
+        if node.service.listings.running() == 0 {
+            break;
+        }
+        tokio::time::advance(LISTING_STALL).await;
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    tokio::time::resume();
+    assert_eq!(node.service.listings.running(), 0, "they are held for ever");
+    assert_eq!(node.list("").await.len(), 2_000);
+    for listing in unread {
+        let replies: Vec<_> = listing.collect().await;
+        // What is cut off is never taken for whole.
+        let (last, before) = replies.split_last().unwrap();
+        assert_eq!(last.as_ref().unwrap_err().code(), Code::Aborted);
+        assert!(before.iter().all(Result::is_ok) && before.len() < 1_999);
+    }
 }
 
 #[tokio::test]
