@@ -35,6 +35,24 @@ impl ClusterService {
         join_all(changes).await.into_iter().collect()
     }
 
+    /// Whether a node is a member of any group.
+    fn is_member(&self, node: u64) -> bool {
+        self.members().iter().any(|member| member.node == node)
+    }
+
+    /// Whether a node is missing in some group, and in the others where it
+    /// would be added.
+    fn may_be_added(&self, node: u64, address: &str) -> bool {
+        let groups = self.groups.all().iter();
+        let known = groups.map(|group| {
+            let mut members = group.members().into_iter();
+            members.find(|member| member.node == node)
+        });
+        let known: Vec<_> = known.collect();
+        known.iter().any(Option::is_none)
+            && known.iter().flatten().all(|known| known.address == address)
+    }
+
     /// A node is a voter if it is one of every group.
     fn members(&self) -> Vec<Member> {
         let mut all: BTreeMap<u64, Member> = BTreeMap::new();
@@ -84,11 +102,12 @@ impl Cluster for ClusterService {
                 self.groups.count()
             )));
         }
-        if self
-            .members()
-            .iter()
-            .any(|member| member.node == found.node)
-        {
+        // An id says that it is no newcomer: what was begun is done to its end.
+        let is_known = match found.cluster_id.is_empty() {
+            true => self.is_member(found.node),
+            false => !self.may_be_added(found.node, &address),
+        };
+        if is_known {
             return Err(Status::already_exists(format!(
                 "node {} is a member of this cluster; if it lost its data, remove it first, else \
                  give the new node another number",

@@ -53,10 +53,14 @@ impl Group {
     }
 
     async fn add(&self, Learner { node, address }: Learner) -> Result<(), Status> {
-        if self.standing(node) != Standing::Stranger {
-            return Err(Status::already_exists(format!(
-                "node {node} is a member of this cluster; if it lost its data, remove it first"
-            )));
+        match self.standing(node) {
+            Standing::Stranger => {}
+            Standing::Learner if self.address(node).as_ref() == Some(&address) => return Ok(()),
+            _ => {
+                return Err(Status::already_exists(format!(
+                    "node {node} is a member of this cluster; if it lost its data, remove it first"
+                )));
+            }
         }
         let added = self
             .raft()
@@ -137,6 +141,13 @@ impl Group {
         } else {
             Standing::Stranger
         }
+    }
+
+    fn address(&self, node: u64) -> Option<String> {
+        let metrics = self.raft().metrics();
+        let now = metrics.borrow_watched();
+        let member = now.membership_config.membership().get_node(&node);
+        member.map(|at| at.addr.clone())
     }
 
     fn route(&self) -> Result<&Route, Status> {

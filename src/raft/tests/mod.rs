@@ -22,6 +22,7 @@ use super::{
 use crate::proto::mqtt::{CreateSessionRaw, CreateSessionRequest, DeleteSessionRequest};
 
 mod backup;
+mod cluster;
 mod crash;
 mod disk;
 mod group;
