@@ -39,10 +39,8 @@ const LONGER: f64 = 0.75;
 /// q from which on the queue is of others, if it is one: W − E is at least
 /// [`QUEUE`], and O − E more than a latency scatters.
 const THEIRS: f64 = 0.4;
-/// q up to which it is ours: of four batches' mean.
-const OURS: f64 = 0.25;
-/// The same for a look that nothing depends on but whether to look closer.
-const SURELY_OURS: f64 = 0.1;
+/// q up to which it is ours.
+const OURS: f64 = 0.1;
 /// W − E that is a queue, and that is none.
 const QUEUE: f64 = 0.5;
 const NO_QUEUE: f64 = 0.25;
@@ -149,6 +147,8 @@ pub(super) struct Drains {
     empty: f64,
     /// Slots since START.
     slots_seen: u32,
+    /// The longest period that ends now, if a slot has just begun.
+    slot: Option<Duration>,
 }
 
 impl Drains {
@@ -164,6 +164,7 @@ impl Drains {
             look: None,
             empty: 0.0,
             slots_seen: 0,
+            slot: None,
         }
     }
 
@@ -183,6 +184,12 @@ impl Drains {
         (self.probe, self.own) = (None, None);
     }
 
+    /// Nothing hangs on a look of our own any more.
+    pub(super) fn forget_own(&mut self) {
+        self.own = None;
+        self.probe.take_if(|probe| probe.purpose.is_ours_alone());
+    }
+
     /// The next slot is to tell a queue from a longer way.
     pub(super) fn suspect(&mut self) {
         self.suspects = true;
@@ -195,6 +202,16 @@ impl Drains {
     /// Slots since START.
     pub(super) const fn slots_seen(&self) -> u32 {
         self.slots_seen
+    }
+
+    /// The longest period that ends now, if the last [`Self::due`] began a slot.
+    pub(super) const fn slot(&self) -> Option<Duration> {
+        self.slot
+    }
+
+    /// Seconds since the slot before.
+    pub(super) fn since_slot(&self, now: Instant) -> f64 {
+        self.slots.since(now)
     }
 
     /// Whether a drain of our own is to come, or under way.
@@ -226,7 +243,8 @@ impl Drains {
     /// What is to be drained for now, given the usual slowdown. Where others
     /// are suspected only slots count at which all drain.
     pub(super) fn due(&mut self, now: Instant, slowdown: f64, others: bool) -> Option<Purpose> {
-        let Some(period) = self.slots.has_begun(now) else {
+        self.slot = self.slots.has_begun(now);
+        let Some(period) = self.slot else {
             let since = self.slots.since(now);
             let between = self.probe.is_none() && BETWEEN.0 <= since && since <= BETWEEN.1;
             let own = self.own.filter(|(at, _)| between && *at <= now);
@@ -324,7 +342,7 @@ impl Drains {
         self.own = None;
         let empty = self.empty.max(EMPTY);
         let queue = slowdown - empty;
-        if queue > NO_QUEUE && own - empty < SURELY_OURS * queue {
+        if queue > NO_QUEUE && own - empty < OURS * queue {
             return Verdict::Ours;
         }
         (self.suspects, self.look) = (true, Some((own, slowdown)));

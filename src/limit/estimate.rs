@@ -20,7 +20,8 @@
 //! for an elasticity that no plant of ours alone could have.
 //!
 //! Who finds that others share the upstream goes by a rule that is fair to
-//! them, as long as they are there (`estimate/crowd.rs`).
+//! them, as long as they are there (`estimate/crowd.rs`); who cannot find them
+//! sees them give way (`estimate/following.rs`).
 //!
 //! All of that speaks of callers who press: as much again waits behind a
 //! batch as is in it. While they do not, `partial.rs` gives the limit.
@@ -39,6 +40,7 @@ use super::{
     unloaded::Unloaded,
 };
 use crowd::Crowd;
+use following::Seconds;
 use stage::{HIGH, Stage, Then};
 
 /// How far a high phase goes above L. It never goes below: L is what should
@@ -94,6 +96,7 @@ pub struct Little {
     pressed: bool,
     partial: Partial,
     crowd: Crowd,
+    seconds: Seconds,
 }
 
 impl Little {
@@ -123,6 +126,7 @@ impl Little {
             pressed: false,
             partial: Partial::new(1.0),
             crowd: Crowd::default(),
+            seconds: Seconds::default(),
         }
     }
 
@@ -252,6 +256,9 @@ impl Little {
         if let Stage::Drain { .. } = self.stage {
             return;
         }
+        if !self.drains.sent(sample) {
+            self.count_second(sample, unloaded);
+        }
         let needed = self.round_samples();
         let round = self.round.get_or_insert_with(|| Meter::since(sample.now));
         round.add(sample, unloaded);
@@ -379,6 +386,7 @@ impl Rule for Little {
 
 mod crowd;
 mod draining;
+mod following;
 mod stage;
 mod steady;
 

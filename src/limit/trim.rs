@@ -46,8 +46,15 @@ const YIELD: f64 = 0.85;
 /// Seconds for which the plant counts as ours alone: after the first proof that
 /// it is, twice as long after each further one, up to the second figure.
 const ALONE: (f64, f64) = (4.0, 128.0);
+/// `e·W` from which on a drain that leaves no queue proves that it is ours: of the
+/// upstream's work (1) others would have left as much more.
+const TELLING: f64 = 1.3;
 /// Cycles for which others are remembered.
 const OTHERS: u32 = 100;
+/// Seconds for which whoever met them does not climb …
+const WARY: f64 = 120.0;
+/// … past this slowdown.
+const ENOUGH: f64 = 3.0;
 
 /// θ, and what it goes by.
 #[derive(Debug)]
@@ -57,6 +64,8 @@ pub(super) struct Trim {
     excess: f64,
     /// Cycles for which others are remembered.
     others: u32,
+    /// Seconds for which it is not forgotten that they were met.
+    wary: f64,
     /// Seconds for which the plant counts as ours alone …
     alone: f64,
     /// … and for how many it will after the next proof.
@@ -69,6 +78,7 @@ impl Trim {
             theta: 1.0,
             excess: 0.0,
             others: 0,
+            wary: 0.0,
             alone: 0.0,
             patience: ALONE.0,
         }
@@ -112,11 +122,17 @@ impl Trim {
 
     /// Others are there.
     pub(super) const fn meets_others(&mut self) {
-        self.others = OTHERS;
+        (self.others, self.wary) = (OTHERS, WARY);
     }
 
-    /// The queue that looked like that of others is ours.
+    /// The queue that looked like that of others is ours. Where others would have
+    /// left little of it, that is so for a while only: with the part `e` of what is
+    /// in flight, they leave a latency of `max(1, e·W)`.
     pub(super) fn is_alone(&mut self) {
+        if self.excess < TELLING {
+            return self.holds_out(ALONE.0);
+        }
+        self.wary = 0.0;
         self.holds_out(self.patience);
         self.patience = (self.patience * 2.0).min(ALONE.1);
     }
@@ -131,14 +147,17 @@ impl Trim {
     pub(super) fn learn(&mut self, seen: Elasticity, slowdown: f64, seconds: f64, suspected: bool) {
         self.alone = (self.alone - seconds).max(0.0);
         self.others = self.others.saturating_sub(1);
+        self.wary = (self.wary - seconds).max(0.0);
         let surely = (seen.mean - seen.deviation / 2.0).max(0.0);
         let excess = match slowdown > QUEUEING {
             true => surely * slowdown,
             false => 0.0,
         };
         self.excess += SHARED_GAIN * (excess - self.excess);
-        if !suspected {
-            self.set(self.theta * Self::step(seen).exp());
+        let step = Self::step(seen);
+        let climbs_on = step > 0.0 && self.wary > 0.0 && slowdown > ENOUGH;
+        if !(suspected || climbs_on) {
+            self.set(self.theta * step.exp());
         }
     }
 

@@ -14,11 +14,12 @@
 //! W is the same for all of them, so L is, too, whatever they had before; and the
 //! queue of all is k·δ. That has a weakness: one who goes on climbing makes W
 //! large, and L falls to δ. So nobody goes below what it had when it came in,
-//! `L₀/W₀ + δ`, while W is large; and who keeps that for [`PATIENCE`] in vain goes
-//! back to the limit it had, so that the other one sees a queue that is not his.
+//! `L₀/W₀ + δ`, while W is large; and who gives way in vain takes back what it had,
+//! so that the other one sees a queue that is not his.
 //!
-//! They come in together, at a slot, for the last one to come would find that the
-//! queue is its own. It may be wrong: then what was carried falls, and a drain of
+//! They come in together, at a slot of some seconds, for the last one to come would
+//! find that the queue is its own; who cannot find them sees them give way there
+//! (`following.rs`). It may be wrong: then what was carried falls, and a drain of
 //! our own finds no queue but ours. One is made from time to time in any case, for
 //! the others may have gone.
 
@@ -31,14 +32,10 @@ use crate::limit::drain::{Found, Purpose, Verdict};
 const WAITING: f64 = 0.9;
 /// A slowdown from which on somebody does not give way.
 const PRESSED: f64 = 2.0;
-/// … and from which on we take back what we gave up …
-const IN_VAIN: f64 = 3.0;
-/// … after so long,
-const PATIENCE: Duration = Duration::from_secs(5);
-/// for so many seconds.
+/// Seconds for which nothing is suspected when we take back what we gave up.
 const HOLD_OUT: f64 = 6.0;
-/// How soon it is seen whether coming in has cost throughput …
-const TRIAL: Duration = Duration::from_millis(1_900);
+/// How soon it is seen whether coming in was right, or has cost throughput …
+pub(super) const TRIAL: Duration = Duration::from_millis(1_900);
 /// … which is less than this part of what was carried before. A slot leaves
 /// [`FADES`] of that: what was ours once is not so for ever.
 const LOST: f64 = 0.85;
@@ -48,7 +45,8 @@ const EMPTY: f64 = 1.15;
 /// How long a proof that others are there counts: they may be gone, and one who
 /// is alone before a group commit sees W = 2 as one among others does.
 const RECHECK: Duration = Duration::from_secs(8);
-/// Unclear proofs after which the queue counts as ours.
+/// Unclear proofs after which the queue counts as that of others: alone one is
+/// unclear by chance, and one who has most of the queue as a rule.
 const UNCLEAR: u8 = 2;
 /// A slot that takes this much of τ, and proves that the queue is ours, has also
 /// seen that the upstream takes longer.
@@ -57,7 +55,7 @@ const SLOWER: f64 = 2.0;
 /// small does little harm, and a group commit has far to go.
 const SMALL: (f64, f64) = (4.0, 1.8);
 /// Slots since START before which nothing is suspected: τ is hardly known yet.
-const SLOTS: u32 = 3;
+pub(super) const SLOTS: u32 = 3;
 
 /// Whether others share the upstream.
 #[derive(Debug, Default)]
@@ -66,6 +64,8 @@ pub(super) struct Crowd {
     /// What a proof found, until the next slot: whether the queue is of others.
     proved: Option<bool>,
     unclear: u8,
+    /// Whether the slot that began last is one at which all come in.
+    together: bool,
     /// Entries and seconds of the slot that asked for a proof, if it was slow.
     slower: Option<(f64, f64)>,
     /// Entries a second in the low phases of the last cycle.
@@ -105,12 +105,25 @@ impl Crowd {
         })
     }
 
+    /// How long we have gone by a fair share.
+    pub(super) fn has_been_in(&self, now: Instant) -> Duration {
+        let met = self.met.as_ref();
+        met.map_or(Duration::ZERO, |met| {
+            now.saturating_duration_since(met.since)
+        })
+    }
+
+    /// A slot, at which all come in or not. Returns whether they did a second ago.
+    pub(super) const fn begins_slot(&mut self, together: bool) -> bool {
+        std::mem::replace(&mut self.together, together)
+    }
+
     pub(super) const fn carries(&mut self, throughput: f64) {
         self.carried = throughput;
     }
 
     /// Whether a slot is to be followed by a look of our own.
-    fn is_in_doubt(&mut self, now: Instant, slowdown: f64) -> bool {
+    fn is_in_doubt(&mut self, now: Instant) -> bool {
         let carried = self.carried;
         let Some(met) = &mut self.met else {
             return false;
@@ -119,17 +132,11 @@ impl Crowd {
         let lost = lasted > TRIAL && carried < LOST * met.carried;
         met.carried *= FADES;
         let long_ago = now.saturating_duration_since(met.asked) > RECHECK;
-        let doubts = lost || long_ago || met.is_in_vain(now, slowdown);
+        let doubts = lost || long_ago;
         if doubts {
             met.asked = now;
         }
         doubts
-    }
-}
-
-impl Met {
-    fn is_in_vain(&self, now: Instant, slowdown: f64) -> bool {
-        now.saturating_duration_since(self.since) > PATIENCE && slowdown > IN_VAIN
     }
 }
 
@@ -170,22 +177,26 @@ impl Little {
         self.crowd.unclear = 0;
         match (found.verdict, found.purpose) {
             (Verdict::Others, Purpose::Empty) if self.crowd.is_met() => {}
-            // All who looked and saw it come in now, at this slot.
-            (Verdict::Others, Purpose::Empty) => self.meet(now),
+            (Verdict::Others, Purpose::Empty) if self.crowd.together => self.meet(now),
             (Verdict::Others, _) => self.crowd.proved = Some(true),
             (_, Purpose::Look) if self.crowd.is_met() => {}
             (Verdict::Ours, Purpose::Look) => self.trim.is_alone(),
             (Verdict::Ours, _) => self.crowd.proved = Some(false),
-            _ if unclear + 1 >= UNCLEAR && !self.crowd.is_met() => self.crowd.proved = Some(false),
+            _ if unclear + 1 >= UNCLEAR && !self.crowd.is_met() => self.crowd.proved = Some(true),
             _ => self.crowd.unclear = unclear.saturating_add(1),
         }
     }
 
-    /// A slot: what was proved before it counts from now on.
+    /// A slot: what was proved before it counts from now on; others, from the
+    /// next slot on at which all come in.
     pub(super) fn watch_crowd(&mut self, now: Instant) {
+        let comes_in = self.crowd.proved == Some(true) && !self.crowd.is_met();
+        if comes_in && !self.crowd.together {
+            return;
+        }
         match self.crowd.proved.take() {
             Some(others) => self.act(now, others),
-            None if self.crowd.is_in_doubt(now, self.usual) => {
+            None if self.crowd.is_in_doubt(now) => {
                 let lot = self.lot(now);
                 self.drains.prove(now, lot);
             }
@@ -203,13 +214,14 @@ impl Little {
             (None, true) => self.meet(now),
             (None, false) if self.trim.may_be_shared() => self.trim.is_alone(),
             (None, false) => self.give_up_queue(),
-            (Some(met), true) if met.is_in_vain(now, self.usual) => self.hold_out(met),
             (Some(_), true) => {}
             (Some(_), false) => self.part(),
         }
     }
 
-    fn meet(&mut self, now: Instant) {
+    pub(super) fn meet(&mut self, now: Instant) {
+        (self.crowd.proved, self.crowd.unclear) = (None, 0);
+        self.drains.forget_own();
         self.trim.meets_others();
         self.bdp = self.centre / self.slowdown.max(1.0);
         let share = self.bdp + WAITING;
@@ -223,10 +235,14 @@ impl Little {
         self.settle_at(share);
     }
 
-    /// Who did not give way is to see a queue that is not his.
-    fn hold_out(&mut self, met: Met) {
+    /// Who did not give way is to see a queue that is not his, and that we give
+    /// way when all come in the next time.
+    pub(super) fn take_back(&mut self) {
+        let Some(met) = self.crowd.met.take() else {
+            return;
+        };
         let (limit, theta) = met.before;
-        self.crowd.met = None;
+        self.crowd.proved = Some(true);
         self.trim.set(theta);
         self.bdp = (limit - 1.0).max(0.5) / self.bracket();
         self.trim.holds_out(HOLD_OUT);

@@ -89,7 +89,11 @@ impl Little {
     /// fill the moments in which others look for an empty upstream.
     pub(super) fn watch_slots(&mut self, now: Instant) {
         let others = self.trim.is_shared() || self.crowd.is_met();
-        let Some(purpose) = self.drains.due(now, self.usual, others) else {
+        let due = self.drains.due(now, self.usual, others);
+        if let Some(period) = self.drains.slot() {
+            self.end_second(now, period);
+        }
+        let Some(purpose) = due else {
             return;
         };
         if purpose == Purpose::Empty {

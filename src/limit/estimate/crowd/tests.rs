@@ -3,7 +3,7 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
-use super::*;
+use super::{super::stage::Stage, *};
 use crate::limit::{Outcome, Rule, Sample};
 
 const SERVICE: Duration = Duration::from_micros(500);
@@ -65,6 +65,35 @@ fn those_who_share_an_upstream_give_way_to_each_other_and_get_the_same() {
     assert!(jain > 0.9, "{jain}: {shares:?}");
 }
 
+#[test]
+fn two_that_share_an_upstream_find_that_they_do() {
+    for k in [2, 3] {
+        let shares = share(k, 40);
+        let all: f64 = shares.iter().sum();
+        // Nine batches are on their way; by the elasticity alone it goes past 100.
+        assert!((9.0..60.0).contains(&all), "{all}: {shares:?}");
+    }
+}
+
+#[test]
+fn who_sees_others_give_way_follows_them() {
+    let (mut little, now) = met();
+    let second = |little: &mut Little, slowdown: f64, period: u64| {
+        let work = f64::from(1_u32 << 10);
+        little.seconds.count(slowdown * work, work, 1 << 10);
+        little.end_second(now, Duration::from_secs(period));
+    };
+    little.crowd.forget();
+    little.enter(Stage::Steady { phase: 0 });
+    (0..SLOTS).for_each(|_| little.drains.begin(now, Purpose::Empty));
+    second(&mut little, 3.0, 4);
+    second(&mut little, 2.9, 1);
+    assert!(!little.crowd.is_met(), "W is what it was");
+    second(&mut little, 3.0, 4);
+    second(&mut little, 2.0, 1);
+    assert!(little.crowd.is_met());
+}
+
 const MS: Duration = Duration::from_millis(1);
 
 /// A rule that has just met others: it had 20 batches in flight at a slowdown of
@@ -100,16 +129,16 @@ fn while_somebody_does_not_give_way_nobody_else_goes_on_giving_way() {
 }
 
 #[test]
-fn who_gives_way_in_vain_takes_back_what_it_had() {
+fn who_gives_way_in_vain_takes_back_what_it_had_and_gives_way_again_with_all() {
     let (mut little, now) = met();
-    little.usual = 3.5;
-    let later = now + PATIENCE + MS;
-    assert!(little.crowd.is_in_doubt(later, little.usual));
-    little.act(now + MS, true);
-    assert!(little.crowd.is_met(), "it has patience");
-    little.act(later, true);
+    little.take_back();
     assert!(!little.crowd.is_met());
     assert!((little.centre - 20.0).abs() < 1e-9 && (little.trim.theta() - 2.0).abs() < 1e-9);
+    little.watch_crowd(now + TRIAL);
+    assert!(!little.crowd.is_met(), "not before all come in");
+    little.crowd.begins_slot(true);
+    little.watch_crowd(now + TRIAL * 2);
+    assert!(little.crowd.is_met());
 }
 
 #[test]
@@ -117,9 +146,9 @@ fn who_has_met_nobody_notices_by_what_it_no_longer_carries() {
     let (mut little, now) = met();
     let later = now + TRIAL + MS;
     little.crowd.carries(90.0);
-    assert!(!little.crowd.is_in_doubt(later, 1.3));
+    assert!(!little.crowd.is_in_doubt(later));
     little.crowd.carries(80.0);
-    assert!(little.crowd.is_in_doubt(later, 1.3));
+    assert!(little.crowd.is_in_doubt(later));
     // A drain of its own then finds no queue but its own.
     let before = little.centre;
     little.act(later, false);
@@ -133,8 +162,8 @@ fn who_has_met_nobody_notices_by_what_it_no_longer_carries() {
 #[test]
 fn whoever_is_left_alone_finds_out_in_a_while() {
     let (mut little, now) = met();
-    // Nothing is lost, and W is that of a group commit's second sync.
-    let doubts = |little: &mut Little, after| little.crowd.is_in_doubt(now + after, 1.9);
+    // Nothing is lost.
+    let doubts = |little: &mut Little, after| little.crowd.is_in_doubt(now + after);
     assert!(!doubts(&mut little, RECHECK - MS));
     assert!(doubts(&mut little, RECHECK + MS));
     assert!(!doubts(&mut little, RECHECK * 2), "it has just asked");
