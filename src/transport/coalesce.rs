@@ -193,9 +193,17 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Coalesced<IO> {
 
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
+    use std::{future::poll_fn, time::Duration};
 
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use rustls::{
+        ClientConfig, RootCertStore, ServerConfig,
+        pki_types::{PrivatePkcs8KeyDer, ServerName},
+    };
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
+        time::timeout,
+    };
+    use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
     use super::*;
 
@@ -269,63 +277,46 @@ mod tests {
         assert!(heard.starts_with(b"small\x07") && heard.ends_with(b"\x07last"));
     }
 
-    /// As TLS does: takes what it is given, and passes on no more than it is
-    /// asked to, when the socket below has room again.
-    #[derive(Debug, Default)]
-    struct Keeping {
-        kept: usize,
-        passed_on: usize,
-        full: bool,
-    }
-
-    impl AsyncWrite for Keeping {
-        fn poll_write(
-            mut self: Pin<&mut Self>,
-            _: &mut Context<'_>,
-            bytes: &[u8],
-        ) -> Poll<io::Result<usize>> {
-            self.kept += bytes.len();
-            Poll::Ready(Ok(bytes.len()))
-        }
-
-        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-            if std::mem::take(&mut self.full) {
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            self.passed_on += std::mem::take(&mut self.kept);
-            Poll::Ready(Ok(()))
-        }
-
-        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
+    /// Both ends of a TLS connection over a socket that holds next to nothing.
+    async fn tls() -> (
+        server::TlsStream<DuplexStream>,
+        client::TlsStream<DuplexStream>,
+    ) {
+        let names = vec!["localhost".to_owned()];
+        let own = rcgen::generate_simple_self_signed(names).expect("a name");
+        let key = PrivatePkcs8KeyDer::from(own.signing_key.serialize_der());
+        let chain = vec![own.cert.der().clone()];
+        let served = ServerConfig::builder().with_no_client_auth();
+        let served = served.with_single_cert(chain.clone(), key.into());
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(chain);
+        let calling = ClientConfig::builder().with_root_certificates(roots);
+        let calling = Arc::new(calling.with_no_client_auth());
+        let name = ServerName::try_from("localhost").expect("a name");
+        let (near, far) = tokio::io::duplex(1 << 10);
+        let served = TlsAcceptor::from(Arc::new(served.expect("a pair")));
+        let calling = TlsConnector::from(calling).connect(name, far);
+        let (near, far) = tokio::join!(served.accept(near), calling);
+        (near.expect("a handshake"), far.expect("a handshake"))
     }
 
     #[tokio::test]
-    async fn nothing_stays_in_a_socket_that_passes_on_only_what_is_flushed() {
-        for len in [300, 2 * DIRECT] {
-            let socket = Coalesced::new(Keeping {
-                full: true,
-                ..Keeping::default()
-            });
-            let (mut machine, seen) = (socket.share(), socket.share());
+    async fn the_end_of_what_is_said_over_tls_comes_though_nothing_follows_it() {
+        for len in [DIRECT / 2, 4 * DIRECT] {
+            let (near, mut far) = tls().await;
+            let socket = Coalesced::new(near);
+            let mut machine = socket.share();
             let mut driven = socket.drive(Box::pin(async move {
-                machine
-                    .write_all(&vec![7; len])
-                    .await
-                    .expect("it takes all");
+                let said = vec![7; len];
+                machine.write_all(&said).await.expect("TLS takes it");
                 std::future::pending::<()>().await;
             }));
-            let passed_on = async {
-                while lock(&seen.0).io.passed_on < len {
-                    tokio::task::yield_now().await;
-                }
-            };
+            let mut heard = vec![0; len];
+            let read = far.read_exact(&mut heard);
             tokio::select! {
                 () = &mut driven => unreachable!("the machine never ends"),
-                passed_on = tokio::time::timeout(std::time::Duration::from_secs(5), passed_on) => {
-                    passed_on.expect("all of it is passed on");
+                read = timeout(Duration::from_secs(5), read) => {
+                    read.expect("all of it comes").expect("it is open");
                 }
             }
         }
