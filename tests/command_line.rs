@@ -339,40 +339,32 @@ fn print_config_names_secrets_by_their_files_and_never_reads_them_out() {
     assert!(!shown.contains(SECRET), "{shown}");
 }
 
-#[test]
-fn a_log_format_that_ferry_does_not_have_is_refused_before_anything_is_begun() {
+/// A proxy with this variable, which must end before anything is begun, and
+/// say these words.
+#[track_caller]
+fn is_refused(variable: &str, value: &str, words: [&str; 2]) {
     let desk = Desk::new();
     let output = Command::new(env!("CARGO_BIN_EXE_ferry"))
         .args(["proxy", "--listen", "127.0.0.1:0"])
         .current_dir(desk.path("."))
-        .env("FERRY_LOG_FORMAT", "xml")
+        .env(variable, value)
         .output()
         .expect("cargo built the binary");
     assert_eq!(output.status.code(), Some(FAILED));
     let told = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        told.contains("xml") && told.contains("text or json"),
-        "{told}"
-    );
+    assert!(words.iter().all(|word| told.contains(word)), "{told}");
     assert!(!desk.path("ferry-data").exists(), "nothing was begun");
 }
 
 #[test]
+fn a_log_format_that_ferry_does_not_have_is_refused_before_anything_is_begun() {
+    is_refused("FERRY_LOG_FORMAT", "xml", ["xml", "text or json"]);
+}
+
+#[test]
 fn a_log_filter_that_says_nothing_is_refused_before_anything_is_begun() {
-    let desk = Desk::new();
-    let output = Command::new(env!("CARGO_BIN_EXE_ferry"))
-        .args(["proxy", "--listen", "127.0.0.1:0"])
-        .current_dir(desk.path("."))
-        .env("FERRY_LOG", "warn,ferry::access=inof")
-        .output()
-        .expect("cargo built the binary");
-    assert_eq!(output.status.code(), Some(FAILED));
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        told.contains("FERRY_LOG warn,ferry::access=inof") && told.contains("write info, or"),
-        "{told}"
-    );
-    assert!(!desk.path("ferry-data").exists(), "nothing was begun");
+    let mistaken = "warn,ferry::access=inof";
+    is_refused("FERRY_LOG", mistaken, [mistaken, "write info, or"]);
 }
 
 #[test]

@@ -25,6 +25,12 @@ async fn served(listen: &str, upstream: &str) -> Served {
     Served::by(&yaml).await
 }
 
+/// A listener with the certificate `server`, as YAML.
+fn over_tls(authority: &Authority) -> String {
+    let [cert, key] = ["server.pem", "server.key"].map(|name| authority.path(name));
+    format!("  - address: 127.0.0.1:0\n    tls: {{cert: {cert}, key: {key}}}")
+}
+
 fn one_batch_at_a_time(upstream: &Upstream) -> String {
     crate::support::served::one_at_a_time(upstream.address)
 }
@@ -35,11 +41,7 @@ async fn calls_come_in_over_tls_over_ipv6_and_over_a_unix_socket_at_once() {
     authority.sign("server");
     let upstream = Upstream::answering().await;
     let unix = authority.path("ferry.sock");
-    let listen = format!(
-        "  - address: 127.0.0.1:0\n    tls: {{cert: {}, key: {}}}\n  - address: '[::1]:0'\n  - unix: {unix}",
-        authority.path("server.pem"),
-        authority.path("server.key"),
-    );
+    let listen = over_tls(&authority) + &format!("\n  - address: '[::1]:0'\n  - unix: {unix}");
     let served = served(&listen, &one_batch_at_a_time(&upstream)).await;
     authority
         .line(served.address(), None)
@@ -66,11 +68,7 @@ async fn a_large_message_comes_whole_through_tls_though_nothing_follows_it() {
     let authority = Authority::new();
     authority.sign("server");
     let upstream = Upstream::answering().await;
-    let listen = format!(
-        "  - address: 127.0.0.1:0\n    tls: {{cert: {}, key: {}}}",
-        authority.path("server.pem"),
-        authority.path("server.key"),
-    );
+    let listen = over_tls(&authority);
     let served = served(&listen, &one_batch_at_a_time(&upstream)).await;
     let line = authority.line(served.address(), None).await;
     for bytes in [200_000, 1_000_000, 16 << 20] {
@@ -116,11 +114,7 @@ async fn who_does_not_finish_its_tls_is_cut() {
     let authority = Authority::new();
     authority.sign("server");
     let upstream = Upstream::answering().await;
-    let listen = format!(
-        "  - address: 127.0.0.1:0\n    tls: {{cert: {}, key: {}}}\nguards: {{handshake_timeout: 50ms}}",
-        authority.path("server.pem"),
-        authority.path("server.key"),
-    );
+    let listen = over_tls(&authority) + "\nguards: {handshake_timeout: 50ms}";
     let served = served(&listen, &one_batch_at_a_time(&upstream)).await;
     // Nothing at all, and the head of a record that does not come.
     for said in [&b""[..], &[22, 3, 1, 2, 0]] {
@@ -236,11 +230,7 @@ async fn an_upstream_whose_certificate_is_not_trusted_gets_no_call() {
     let (authority, stranger) = (Authority::new(), Authority::new());
     authority.sign("server");
     let upstream = Upstream::answering().await;
-    let listen = format!(
-        "  - address: 127.0.0.1:0\n    tls: {{cert: {}, key: {}}}",
-        authority.path("server.pem"),
-        authority.path("server.key"),
-    );
+    let listen = over_tls(&authority);
     let far = served(&listen, &one_batch_at_a_time(&upstream)).await;
     let way = format!(
         "  endpoints: ['https://localhost:{}']\n  tls: {{ca: {}}}",
