@@ -22,10 +22,11 @@ use crate::{
 pub struct Partition {
     method: usize,
     group: u32,
-    /// The canonical bytes of the identity; empty if there is none.
-    identity: Bytes,
-    /// The message's top-level fields other than its entries.
-    other: Bytes,
+    /// The canonical bytes of the identity, if there is one.
+    identity: Option<Bytes>,
+    /// The message's top-level fields other than its entries; `None` for no
+    /// bytes, since to compare those costs more than to compare many.
+    other: Option<Bytes>,
     /// Stands for all partitions past the bound, whose entries go alone.
     beyond: bool,
 }
@@ -36,8 +37,8 @@ impl Partition {
         Self {
             method,
             group,
-            identity: identity.map_or_else(Bytes::new, |identity| identity.key.clone()),
-            other,
+            identity: identity.map(|identity| identity.key.clone()),
+            other: (!other.is_empty()).then_some(other),
             beyond: false,
         }
     }
@@ -113,8 +114,8 @@ impl Coalesce<Call> for CallRules {
             beyond: Partition {
                 method: partition.method,
                 group: partition.group,
-                identity: Bytes::new(),
-                other: Bytes::new(),
+                identity: None,
+                other: None,
                 beyond: true,
             },
         })

@@ -49,7 +49,7 @@ impl Plan {
             });
             // One comparison an entry, against one caller's fields leaking to another.
             assert!(
-                piece.partition == first,
+                same(&piece.partition, first),
                 "pieces of one batch are of one partition"
             );
             match piece.form {
@@ -114,6 +114,14 @@ impl Plan {
             }
         }
     }
+}
+
+/// Whether both are the same bytes. Of nearly all calls they are none, which are
+/// not compared: with AVX-512 that is a load of nothing from no address, and costs
+/// more than all else that is done with an entry.
+#[inline]
+fn same(one: &Bytes, other: &Bytes) -> bool {
+    one.len() == other.len() && (one.is_empty() || one == other)
 }
 
 /// Writes `bytes` at the beginning of `rest`, which then begins after them.
