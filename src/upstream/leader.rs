@@ -6,7 +6,7 @@ use std::{
     pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -42,6 +42,9 @@ struct Endpoints {
     /// An index of `each`; that and their count for one that was the leader
     /// and fell silent; or [`NOBODY`].
     leader: AtomicUsize,
+    began: Instant,
+    /// Milliseconds since then at which a leader answered last.
+    heard: AtomicU64,
 }
 
 /// What an error says of the leader.
@@ -69,13 +72,16 @@ impl Led {
             each: each.collect::<Result<_, TlsError>>()?,
             hint,
             leader: AtomicUsize::new(NOBODY),
+            began: Instant::now(),
+            heard: AtomicU64::new(0),
         })))
     }
 
     /// What the leader makes of `call`, or any endpoint while nobody is known
-    /// to lead. A leader that has not answered by `patience` is none any more,
-    /// though what it says later is still heard: a process that stands still
-    /// breaks no connection.
+    /// to lead. A leader that has not answered by `patience`, and in the second
+    /// half of the time to it nobody else either, is none any more, though what
+    /// it says later is still heard: a process that stands still breaks no
+    /// connection, and one that answers others is only slow.
     pub async fn ask<'a, F: Future>(
         &'a self,
         patience: Option<Instant>,
@@ -93,10 +99,12 @@ impl Led {
             led: self,
             known,
             whom,
+            asked: Instant::now(),
             patience: Some(patience),
         };
         if let Ok(answer) = timeout_at(patience, &mut answer).await {
             unheard.patience = None;
+            self.0.hears(patience);
             return answer;
         }
         drop(unheard);
@@ -159,23 +167,46 @@ impl Led {
     }
 }
 
+impl Endpoints {
+    /// A leader has answered a call that had until `patience`; at that moment it
+    /// is no answer of the leader's, but that the time was up.
+    fn hears(&self, patience: Instant) {
+        let now = Instant::now();
+        if now < patience {
+            self.heard.fetch_max(self.millis(now), Ordering::Relaxed);
+        }
+    }
+
+    fn millis(&self, at: Instant) -> u64 {
+        let since = at.saturating_duration_since(self.began);
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Whether a leader has answered anybody since `at`.
+    fn has_heard_since(&self, at: Instant) -> bool {
+        self.heard.load(Ordering::Relaxed) > self.millis(at)
+    }
+}
+
 /// One that was asked and has not answered.
 struct Unheard<'a> {
     led: &'a Led,
     /// What was known of the leader when it was asked.
     known: usize,
     whom: usize,
+    asked: Instant,
     /// How long its answer is waited for; `None` once it has come.
     patience: Option<Instant>,
 }
 
 impl Drop for Unheard<'_> {
     fn drop(&mut self) {
-        let left = |patience: Instant| patience.saturating_duration_since(Instant::now());
-        if self
-            .patience
-            .is_some_and(|patience| left(patience) <= SHORTLY)
-        {
+        let Some(patience) = self.patience else {
+            return;
+        };
+        let left = patience.saturating_duration_since(Instant::now());
+        let half = self.asked + patience.saturating_duration_since(self.asked) / 2;
+        if left <= SHORTLY && !self.led.0.has_heard_since(half) {
             let Endpoints { each, leader, .. } = &*self.led.0;
             let silent = each.len() + self.whom;
             // Unless something else has been heard meanwhile.
@@ -276,6 +307,28 @@ mod tests {
             assert!(timeout(second, &mut call).await.is_err());
         }
         assert_eq!(led.0.leader.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_leader_that_is_slow_with_one_call_and_answers_others_still_leads() {
+        let (led, second) = (led(), Duration::from_secs(1));
+        led.learn(&elsewhere("127.0.0.1:2"));
+        let answered = async || {
+            let until = Instant::now() + second;
+            led.ask(Some(until), |_| std::future::ready(())).await;
+        };
+        for (heard_after, leads) in [(second * 9 / 10, true), (second / 10, false)] {
+            let until = Instant::now() + second;
+            let slow = timeout(2 * second, led.ask(Some(until), |_| pending::<()>()));
+            let other = async {
+                tokio::time::sleep(heard_after).await;
+                answered().await;
+            };
+            let (slow, ()) = tokio::join!(slow, other);
+            assert!(slow.is_err());
+            let known = led.0.leader.load(Ordering::Relaxed);
+            assert_eq!(known == 1, leads, "heard after {heard_after:?}");
+        }
     }
 
     /// Takes whatever comes, and keeps silent.
