@@ -252,33 +252,33 @@ mod tests {
         Some(answer.expect("the upstream answers"))
     }
 
+    async fn two_dialogues(client: &RemoteClient) -> [Option<Response<Receiving>>; 2] {
+        let dialogue = || call(client, "/s.S/Dialogue");
+        [dialogue().await, dialogue().await]
+    }
+
     #[tokio::test]
     async fn a_call_for_which_a_connection_has_no_stream_left_gets_another_connection() {
         let stub = Stub::start(2, 9, answered()).await;
         let client = client_of(&stub);
-        let mut open = Vec::new();
-        for _ in 0..2 {
-            open.push(call(&client, "/s.S/Dialogue").await);
-        }
+        let open = two_dialogues(&client).await;
         assert_eq!(stub.connections(), 1);
         let answer = call(&client, "/s.S/Ask").await;
         answer.expect("it does not wait for a dialogue to end");
         assert_eq!(stub.connections(), 2);
+        drop(open);
     }
 
     #[tokio::test]
     async fn a_call_takes_the_first_stream_that_ends_where_no_other_connection_comes_about() {
         let stub = Stub::start(2, 1, answered()).await;
         let client = client_of(&stub);
-        let mut open = Vec::new();
-        for _ in 0..2 {
-            open.push(call(&client, "/s.S/Dialogue").await);
-        }
+        let mut open = two_dialogues(&client).await;
         let ends = async {
             while stub.connections() < 2 {
                 tokio::task::yield_now().await;
             }
-            open.pop();
+            open[0] = None;
         };
         let both = async { tokio::join!(call(&client, "/s.S/Ask"), ends) };
         let (answer, ()) = timeout(PATIENCE, both).await.expect("one more is tried");

@@ -33,16 +33,20 @@ async fn a_queue_holds_no_more_bytes_than_its_bound() {
     first.await.expect("no panic").expect("it succeeds");
 }
 
-#[tokio::test(start_paused = true)]
-async fn an_entry_that_waited_for_max_wait_is_shed_then() {
+fn waiting_at_most(max_wait: Duration) -> Rules {
     let queue = QueueSettings {
-        max_wait: Duration::from_millis(4),
+        max_wait,
         ..QueueSettings::default()
     };
-    let (front, _batches, rules) = front(Rules {
+    Rules {
         queue,
         ..Rules::default()
-    });
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_entry_that_waited_for_max_wait_is_shed_then() {
+    let (front, _batches, rules) = front(waiting_at_most(Duration::from_millis(4)));
     let first = call(&front, ask(0));
     settle().await;
     let started = tokio::time::Instant::now();
@@ -64,14 +68,7 @@ async fn an_entry_that_waited_for_max_wait_is_shed_then() {
 
 #[tokio::test(start_paused = true)]
 async fn who_left_or_was_out_of_time_before_max_wait_is_not_counted_as_shed() {
-    let queue = QueueSettings {
-        max_wait: Duration::from_millis(4),
-        ..QueueSettings::default()
-    };
-    let (front, _batches, rules) = front(Rules {
-        queue,
-        ..Rules::default()
-    });
+    let (front, _batches, rules) = front(waiting_at_most(Duration::from_millis(4)));
     let first = call(&front, ask(0));
     settle().await;
     let leaves = call(&front, ask(1));
@@ -101,16 +98,8 @@ async fn whose_callers_were_all_shed_does_not_keep_others_from_the_permit() {
     });
     let front = |max_wait| {
         let (seen, batches) = mpsc::unbounded_channel();
-        let queue = QueueSettings {
-            max_wait,
-            ..QueueSettings::default()
-        };
-        let rules = Arc::new(Rules {
-            queue,
-            ..Rules::default()
-        });
         let front = ServiceBuilder::new()
-            .layer(BatchLayer::new(rules))
+            .layer(BatchLayer::new(Arc::new(waiting_at_most(max_wait))))
             .layer(one.clone())
             .service(Upstream(seen));
         (front, batches)

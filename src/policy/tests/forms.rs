@@ -210,3 +210,33 @@ fn forms_that_do_not_fit_are_faults_in_words() {
         assert!(faults.contains(": line 5, column "), "{faults}");
     }
 }
+
+#[test]
+fn what_parts_calls_is_no_field_that_is_lifted_from_them() {
+    let delete = "\
+version: 1
+upstream: {endpoints: [http://127.0.0.1:1228]}
+methods:
+  - selector: meta.service.mqtt.MqttService/DeleteSession
+    batched_field: sessions
+    lift:
+      from: DeleteSessionRequest
+      fields: {tenant: tenant, client_id: client_id}
+";
+    let discriminator = format!("{delete}    discriminator_fields: [tenant]\n");
+    assert_eq!(
+        faults(&discriminator),
+        [
+            "test.yaml: line 9, column 28: methods[0].discriminator_fields[0]: tenant: is lifted to \
+             sessions.tenant, where each entry has its own; leave it out"
+        ]
+    );
+    let condition = format!("{delete}    unbatchable_if: [{{field: client_id, is: present}}]\n");
+    assert_eq!(
+        faults(&condition),
+        [
+            "test.yaml: line 9, column 30: methods[0].unbatchable_if[0].field: client_id: is lifted \
+             to sessions.client_id, where each entry has its own; leave it out"
+        ]
+    );
+}
