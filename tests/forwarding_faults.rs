@@ -11,8 +11,8 @@ use h2::Reason;
 use tonic::Code;
 
 use crate::support::{
-    client::{CREATE, grpc, old_form, with},
-    frames::{Act, Odd, going_away, ok, reset},
+    client::{CREATE, grpc, messages, more, old_form, with},
+    frames::{Act, DATA, Odd, frame, going_away, ok, reply_end, reply_head, reset},
     served::Served,
     upstream::Upstream,
 };
@@ -41,6 +41,48 @@ async fn a_reset_of_the_upstream_is_the_status_that_grpc_gives_it() {
         assert_eq!(status.code(), meant, "{reason}: {status}");
         assert_eq!(upstream.calls() - before, 1, "{reason}: it was sent again");
     }
+}
+
+/// So many small messages, each in a frame of its own.
+fn small_frames(stream: u32, messages: u8) -> Vec<u8> {
+    let each = (0..messages).map(|n| frame(DATA, 0, stream, &framed(&[n; 40])));
+    each.collect::<Vec<_>>().concat()
+}
+
+#[tokio::test]
+async fn small_frames_of_a_reply_that_came_together_go_on_together() {
+    let says = |_, stream| {
+        let reply = [reply_head(stream), small_frames(stream, 100)].concat();
+        Act::Say([reply, reply_end(stream)].concat())
+    };
+    let upstream = Odd::start(says).await;
+    let served = Served::before(upstream.address).await;
+    let mut call = served.line().await.send(grpc(ANY), framed(b"")).await;
+    let (_, mut body) = call.head().await.expect("it is answered");
+    let (mut frames, mut bytes) = (0, Vec::new());
+    while let Some(some) = more(&mut body).await.expect("it ends well") {
+        frames += 1;
+        bytes.extend_from_slice(&some);
+    }
+    let trailers = body.trailers().await.expect("it ends well");
+    assert_eq!(trailers.expect("a status")["grpc-status"], "0");
+    let came = messages(bytes.into());
+    assert!(came.iter().map(|message| message[0]).eq(0..100), "{came:?}");
+    assert!(frames < 50, "{frames} frames");
+}
+
+#[tokio::test]
+async fn a_reset_behind_small_frames_of_a_reply_is_not_lost() {
+    let code: u32 = Reason::ENHANCE_YOUR_CALM.into();
+    let says = move |_, stream| {
+        let reply = [reply_head(stream), small_frames(stream, 3)].concat();
+        Act::Say([reply, reset(stream, code)].concat())
+    };
+    let upstream = Odd::start(says).await;
+    let served = Served::before(upstream.address).await;
+    let call = served.line().await.send(grpc(ANY), framed(b"")).await;
+    let error = call.answer().await.expect_err("it was broken off");
+    assert_eq!(error.reason(), Some(Reason::ENHANCE_YOUR_CALM), "{error}");
 }
 
 #[tokio::test]

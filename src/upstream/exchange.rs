@@ -180,8 +180,12 @@ where
             }
             Some(Err(left)) => return Some((to, left)),
             Some(Ok(frame)) => match frame.into_data() {
-                Ok(bytes) => {
-                    let bytes = joined(bytes, &mut body, &mut ahead).await;
+                Ok(mut bytes) => {
+                    let mut come = |cx: &mut Context<'_>| {
+                        joined(std::mem::take(&mut bytes), || data(&mut body, cx))
+                    };
+                    let (bytes, other) = poll_fn(|cx| Poll::Ready(come(cx))).await;
+                    ahead = other;
                     write(&mut to, bytes).await.ok()?;
                 }
                 Err(frame) => {
@@ -196,44 +200,47 @@ where
 /// What a body's next step is.
 type Step = Option<Result<Frame<Bytes>, Reason>>;
 
-/// Small frames that have come by now go on as one: each costs the upstream
-/// what a large one costs, and who sends it very many has its connection
-/// closed by some. What comes after them is put `ahead`.
-async fn joined<B>(bytes: Bytes, body: &mut B, ahead: &mut Option<Step>) -> Bytes
+/// The body's next step, told apart by whether it is bytes.
+fn data<B>(body: &mut B, cx: &mut Context<'_>) -> Poll<Result<Bytes, Step>>
 where
     B: Body<Data = Bytes> + Unpin,
     B::Error: Into<Cause>,
 {
-    if bytes.len() >= SMALL {
-        return bytes;
-    }
-    let mut all = BytesMut::new();
-    poll_fn(|cx| {
-        while all.len() < JOINED {
-            let Poll::Ready(step) = Pin::new(&mut *body).poll_frame(cx) else {
-                break;
-            };
-            match step {
-                Some(Ok(frame)) if frame.is_data() => {
-                    if all.is_empty() {
-                        all.extend_from_slice(&bytes);
-                    }
-                    all.extend_from_slice(&frame.into_data().unwrap_or_default());
-                }
-                step => {
-                    let left = |error: B::Error| reason_of(&*error.into());
-                    *ahead = Some(step.map(|frame| frame.map_err(left)));
-                    break;
-                }
-            }
-        }
-        Poll::Ready(())
+    let step = ready!(Pin::new(body).poll_frame(cx));
+    Poll::Ready(match step.map(|frame| frame.map(Frame::into_data)) {
+        Some(Ok(Ok(bytes))) => Ok(bytes),
+        Some(Ok(Err(frame))) => Err(Some(Ok(frame))),
+        Some(Err(error)) => Err(Some(Err(reason_of(&*error.into())))),
+        None => Err(None),
     })
-    .await;
-    match all.is_empty() {
-        true => bytes,
-        false => all.freeze(),
+}
+
+/// Small frames that have come by now go on as one: each costs whoever gets it
+/// what a large one costs, and who sends an upstream very many has its connection
+/// closed by some. What comes `next` is bytes or something else, which is handed
+/// back.
+fn joined<S>(first: Bytes, mut next: impl FnMut() -> Poll<Result<Bytes, S>>) -> (Bytes, Option<S>) {
+    let (mut all, mut last) = (BytesMut::new(), first);
+    while last.len() < SMALL && all.len() + last.len() < JOINED {
+        match next() {
+            Poll::Pending => break,
+            Poll::Ready(Ok(bytes)) => {
+                all.extend_from_slice(&last);
+                last = bytes;
+            }
+            Poll::Ready(Err(other)) => return (behind(all, last), Some(other)),
+        }
     }
+    (behind(all, last), None)
+}
+
+/// `last` behind `all`, without a copy where there is nothing before it.
+fn behind(mut all: BytesMut, last: Bytes) -> Bytes {
+    if all.is_empty() {
+        return last;
+    }
+    all.extend_from_slice(&last);
+    all.freeze()
 }
 
 /// The stream was ended by the other side.
@@ -284,12 +291,15 @@ fn reason_of(error: &(dyn Error + 'static)) -> Reason {
     Reason::CANCEL
 }
 
-/// A reply's body as it comes, its trailers last. Dropped before its end, it
-/// resets the upstream's stream.
+/// A reply's body as it comes, small frames together, its trailers last. Dropped
+/// before its end, it resets the upstream's stream.
 #[derive(Debug)]
 pub struct Receiving {
     stream: RecvStream,
     line: Arc<Line>,
+    /// What stands behind the bytes that were given last: a fault, or the end
+    /// of the data.
+    ahead: Option<Option<h2::Error>>,
     ended: bool,
     _pump: Option<Pump>,
     _carried: Carried,
@@ -305,6 +315,7 @@ impl Receiving {
         Self {
             stream,
             line,
+            ahead: None,
             ended: false,
             _pump: pump,
             _carried: carried,
@@ -335,12 +346,21 @@ impl Body for Receiving {
             return Poll::Ready(None);
         }
         let broken = |error| Some(Err(broken(&this.line.target, error)));
-        if let Some(bytes) = ready!(this.stream.poll_data(cx)) {
-            let taken = bytes.and_then(|bytes| {
+        let data = match this.ahead.take() {
+            Some(other) => other.map(Err),
+            None => ready!(this.stream.poll_data(cx)),
+        };
+        if let Some(first) = data {
+            let taken = first.and_then(|first| {
+                let (bytes, other) = joined(first, || {
+                    let next = ready!(this.stream.poll_data(cx));
+                    Poll::Ready(next.map_or(Err(None), |bytes| bytes.map_err(Some)))
+                });
+                this.ahead = other;
                 this.stream.flow_control().release_capacity(bytes.len())?;
-                Ok(Frame::data(bytes))
+                Ok(Ok(Frame::data(bytes)))
             });
-            return Poll::Ready(taken.map_or_else(broken, |frame| Some(Ok(frame))));
+            return Poll::Ready(taken.map_or_else(broken, Some));
         }
         let trailers = ready!(this.stream.poll_trailers(cx));
         this.ended = true;
@@ -351,10 +371,53 @@ impl Body for Receiving {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ended || self.stream.is_end_stream()
+        let is_broken = matches!(self.ahead, Some(Some(_)));
+        self.ended || !is_broken && self.stream.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is joined of these lengths, of which the first is there; then comes `end`.
+    fn join(lengths: &[usize], end: Poll<&'static str>) -> (Bytes, Option<&'static str>, usize) {
+        let mut rest = lengths.iter().map(|len| Bytes::from(vec![7; *len]));
+        let first = rest.next().expect("something is there");
+        let mut asked = 0;
+        let (bytes, other) = joined(first, || {
+            asked += 1;
+            match rest.next() {
+                Some(bytes) => Poll::Ready(Ok(bytes)),
+                None => end.map(Err),
+            }
+        });
+        (bytes, other, asked)
+    }
+
+    #[test]
+    fn small_frames_that_have_come_are_joined_and_what_follows_them_is_kept() {
+        let (bytes, other, _) = join(&[3, 4, 5], Poll::Pending);
+        assert_eq!((bytes.len(), other), (12, None));
+        let (bytes, other, _) = join(&[3, 0, 5], Poll::Ready("trailers"));
+        assert_eq!((bytes.len(), other), (8, Some("trailers")));
+    }
+
+    #[test]
+    fn a_large_frame_goes_on_at_once_and_what_is_joined_is_bounded() {
+        let (bytes, other, asked) = join(&[SMALL, 1], Poll::Ready("trailers"));
+        assert_eq!((bytes.len(), other, asked), (SMALL, None, 0));
+        let (bytes, ..) = join(&[1, SMALL, 1], Poll::Pending);
+        assert_eq!(bytes.len(), 1 + SMALL);
+        let (bytes, ..) = join(&[SMALL - 1; 100], Poll::Pending);
+        assert!(
+            (JOINED..JOINED + SMALL).contains(&bytes.len()),
+            "{}",
+            bytes.len()
+        );
     }
 }

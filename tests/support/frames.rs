@@ -13,6 +13,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
+pub(crate) const DATA: u8 = 0;
 pub(crate) const HEADERS: u8 = 1;
 pub(crate) const RST_STREAM: u8 = 3;
 pub(crate) const SETTINGS: u8 = 4;
@@ -37,15 +38,32 @@ pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
 
 /// The reply that consists of its head: OK.
 pub(crate) fn ok(stream: u32) -> Vec<u8> {
-    let mut block = vec![0x88]; // :status 200
-    for (name, value) in [("content-type", "application/grpc"), ("grpc-status", "0")] {
-        block.push(0); // literal, not indexed
-        for text in [name, value] {
-            block.push(u8::try_from(text.len()).expect("below 127"));
-            block.extend(text.as_bytes());
-        }
-    }
+    let block = [vec![0x88], literal(TYPE), literal(DONE)].concat();
     frame(HEADERS, END_STREAM | END_HEADERS, stream, &block)
+}
+
+/// The head of a reply whose body follows.
+pub(crate) fn reply_head(stream: u32) -> Vec<u8> {
+    let block = [vec![0x88], literal(TYPE)].concat(); // :status 200
+    frame(HEADERS, END_HEADERS, stream, &block)
+}
+
+/// The end of such a reply: OK.
+pub(crate) fn reply_end(stream: u32) -> Vec<u8> {
+    frame(HEADERS, END_STREAM | END_HEADERS, stream, &literal(DONE))
+}
+
+const TYPE: [&str; 2] = ["content-type", "application/grpc"];
+const DONE: [&str; 2] = ["grpc-status", "0"];
+
+/// A header that is not indexed.
+fn literal(header: [&str; 2]) -> Vec<u8> {
+    let mut block = vec![0];
+    for text in header {
+        block.push(u8::try_from(text.len()).expect("below 127"));
+        block.extend(text.as_bytes());
+    }
+    block
 }
 
 pub(crate) fn reset(stream: u32, code: u32) -> Vec<u8> {
