@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     telemetry::Refusal,
-    transport::{Begun, ClientCertificate, Coalesced},
+    transport::{Ahead, Begun, ClientCertificate, Coalesced},
 };
 
 /// Receive windows: large enough that a burst of small calls never waits for
@@ -111,7 +111,7 @@ where
 {
     let streams = Streams::default();
     let watch = Watch::new(present);
-    let socket = Coalesced::new(watch.over(socket));
+    let socket = Coalesced::new(watch.over(Ahead::new(socket)));
     let mut last_word = socket.share();
     let from = Arc::clone(present);
     let service = service_fn(move |request: Request<Incoming>| {

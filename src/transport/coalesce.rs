@@ -14,15 +14,16 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Gathered bytes past which the socket is asked at once: a few of its own
 /// buffers' worth would only be copied and kept.
 const GATHERED_MAX: usize = 64 << 10;
-/// A write of this size gains nothing from company, and pays for the copy.
-const DIRECT: usize = 8 << 10;
-/// What the buffer keeps once it is empty.
+/// A write of this size gains nothing from company, and pays for the copy. A
+/// full frame does gain: each write to a socket wakes whoever reads it.
+const DIRECT: usize = 60 << 10;
+/// What the buffer may keep once it is empty; past that it has room for all that
+/// may gather, and is let go.
 const KEPT: usize = 16 << 10;
 
 /// The side that the HTTP/2 machine has.
@@ -32,7 +33,9 @@ pub(crate) struct Coalesced<IO>(Arc<Mutex<Gathered<IO>>>);
 #[derive(Debug)]
 struct Gathered<IO> {
     io: IO,
-    waiting: BytesMut,
+    waiting: Vec<u8>,
+    /// So much of it the socket has taken.
+    taken: usize,
     /// Something was written since the last flush: TLS may keep the end of it.
     unflushed: bool,
 }
@@ -47,7 +50,8 @@ impl<IO> Coalesced<IO> {
     pub(crate) fn new(io: IO) -> Self {
         Self(Arc::new(Mutex::new(Gathered {
             io,
-            waiting: BytesMut::new(),
+            waiting: Vec::new(),
+            taken: 0,
             unflushed: false,
         })))
     }
@@ -110,16 +114,19 @@ impl<IO: AsyncWrite + Unpin> Gathered<IO> {
 
     /// All of it goes to the socket.
     fn poll_hand_over(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.waiting.is_empty() {
+        while self.taken < self.waiting.len() {
             self.unflushed = true;
-            let written = ready!(Pin::new(&mut self.io).poll_write(cx, &self.waiting))?;
+            let waiting = &self.waiting[self.taken..];
+            let written = ready!(Pin::new(&mut self.io).poll_write(cx, waiting))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.waiting.advance(written);
+            self.taken += written;
         }
-        if self.waiting.capacity() > GATHERED_MAX {
-            self.waiting = BytesMut::with_capacity(KEPT);
+        self.taken = 0;
+        match self.waiting.capacity() > KEPT {
+            true => self.waiting = Vec::new(),
+            false => self.waiting.clear(),
         }
         Poll::Ready(Ok(()))
     }
@@ -131,7 +138,7 @@ impl<IO: AsyncWrite + Unpin> Gathered<IO> {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let len: usize = slices.iter().map(|slice| slice.len()).sum();
-        if self.waiting.len() + len > GATHERED_MAX {
+        if self.waiting.len() - self.taken + len > GATHERED_MAX {
             ready!(self.poll_hand_over(cx))?;
         }
         if len >= DIRECT {
@@ -139,6 +146,12 @@ impl<IO: AsyncWrite + Unpin> Gathered<IO> {
             ready!(self.poll_hand_over(cx))?;
             self.unflushed = true;
             return Pin::new(&mut self.io).poll_write_vectored(cx, slices);
+        }
+        if self.waiting.len() + len > self.waiting.capacity().max(KEPT) {
+            self.waiting.drain(..self.taken);
+            self.taken = 0;
+            let room = GATHERED_MAX - self.waiting.len();
+            self.waiting.reserve_exact(room);
         }
         slices
             .iter()
@@ -319,6 +332,23 @@ mod tests {
                     read.expect("all of it comes").expect("it is open");
                 }
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_never_gets_empty_takes_no_more_memory_for_it() {
+        let (near, mut far) = tokio::io::duplex(40_000);
+        let mut machine = Coalesced::new(near);
+        let chunk = vec![0; 30_000];
+        for _ in 0..1_000 {
+            let write = poll_fn(|cx| Poll::Ready(Pin::new(&mut machine).poll_write(cx, &chunk)));
+            let _ = write.await;
+            let drain = poll_fn(|cx| Poll::Ready(lock(&machine.0).poll_drain(cx)));
+            let _ = drain.await;
+            let mut some = [0; 20_000];
+            far.read_exact(&mut some).await.expect("something is there");
+            let kept = lock(&machine.0).waiting.capacity();
+            assert!(kept <= GATHERED_MAX, "{kept} bytes are kept");
         }
     }
 

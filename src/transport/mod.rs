@@ -1,11 +1,13 @@
 //! What lies below HTTP/2: sockets of all kinds, and how bytes get onto them.
 
+mod ahead;
 mod begun;
 mod coalesce;
 mod endpoint;
 mod socket;
 mod tls;
 
+pub(crate) use ahead::Ahead;
 pub(crate) use begun::Begun;
 pub(crate) use coalesce::{Coalesced, Driven};
 pub use endpoint::Endpoint;

@@ -28,7 +28,7 @@ use tokio::{
 };
 
 use super::leave::Leaving;
-use crate::transport::{Coalesced, Driven};
+use crate::transport::{Ahead, Coalesced, Driven};
 
 /// Any kind of socket.
 pub(super) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -36,6 +36,7 @@ impl<IO: AsyncRead + AsyncWrite + Send + Unpin> Socket for IO {}
 
 /// A socket whose kind no longer matters.
 pub(super) type AnySocket = Box<dyn Socket>;
+type ReadAhead = Ahead<AnySocket>;
 
 /// What one reply may have unread: a burst of small messages never waits for
 /// a WINDOW_UPDATE, and a caller that reads slowly holds no more than this.
@@ -105,7 +106,7 @@ impl Link {
         keep_alive: Option<KeepAlive>,
         ended: impl FnOnce() + Send + 'static,
     ) -> Result<Self, h2::Error> {
-        let socket = Coalesced::new(socket);
+        let socket = Coalesced::new(Ahead::new(socket));
         let handshake = Builder::new()
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -175,7 +176,7 @@ fn closed_at_once() -> h2::Error {
 
 /// Moves the connection's bytes until it ends, or no longer answers.
 async fn drive(
-    mut driven: Driven<Connection<Coalesced<AnySocket>, Bytes>, AnySocket>,
+    mut driven: Driven<Connection<Coalesced<ReadAhead>, Bytes>, ReadAhead>,
     mut pings: PingPong,
     keep_alive: Option<KeepAlive>,
 ) {
