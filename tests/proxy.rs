@@ -1,12 +1,12 @@
 //! What `ferry proxy` is for: calls of both generations are kept, and only
 //! those share a batch that may.
 
-use std::io::Write as _;
+use std::{io::Write as _, net::SocketAddr};
 
 use bytes::Bytes;
 use ferry::accept::frame::{HEADER, framed};
 use flate2::{Compression, write::GzEncoder};
-use http::HeaderMap;
+use http::{HeaderMap, Request};
 use tonic::Code;
 
 use crate::support::{
@@ -65,17 +65,29 @@ async fn acknowledged(call: Call) {
 /// Sends these calls while the upstream is busy, so that those which may
 /// share a batch do; returns the batches that followed.
 async fn gathered(calls: &[(&str, &[(&str, &str)])]) -> Vec<Seen> {
+    let heads = calls
+        .iter()
+        .map(|(client, held)| (*client, with(CREATE, held)));
     let upstream = Upstream::holding().await;
     let served = Served::before(upstream.address).await;
+    gathered_before(&upstream, &served, heads.collect()).await
+}
+
+/// The same of calls with these heads.
+async fn gathered_before(
+    upstream: &Upstream,
+    served: &Served,
+    calls: Vec<(&str, Request<()>)>,
+) -> Vec<Seen> {
     let line = served.line().await;
     let first = line.send(grpc(CREATE), old_form("first", b"s")).await;
     upstream.until_batches(1).await;
-    let mut waiting = Vec::new();
-    for (client_id, metadata) in calls {
-        let body = old_form(client_id, b"s");
-        waiting.push(line.send(with(CREATE, metadata), body).await);
-    }
     let waits = u32::try_from(calls.len()).expect("a handful");
+    let mut waiting = Vec::new();
+    for (client_id, head) in calls {
+        let body = old_form(client_id, b"s");
+        waiting.push(line.send(head, body).await);
+    }
     served.until_queued(waits).await;
     upstream.answer_all();
     acknowledged(first).await;
@@ -119,6 +131,49 @@ async fn calls_with_different_credentials_never_share_a_batch_and_each_batch_car
     // And those who may do share.
     assert_eq!(batches.len(), 6);
     assert!(batches.iter().all(|batch| batch.clients.len() == 5));
+}
+
+/// Two calls, addressed to two hosts; the batches that they came in.
+async fn addressed(served: impl AsyncFn(SocketAddr) -> Served) -> Vec<Seen> {
+    let to = |host: &str| {
+        let mut head = grpc(CREATE);
+        let uri = format!("http://{host}{CREATE}");
+        *head.uri_mut() = uri.parse().expect("a well-formed URI");
+        head
+    };
+    let calls = vec![
+        ("a", to("a.example")),
+        ("b", to("b.example")),
+        ("c", to("a.example")),
+    ];
+    let upstream = Upstream::holding().await;
+    let served = served(upstream.address).await;
+    gathered_before(&upstream, &served, calls).await
+}
+
+#[tokio::test]
+async fn calls_to_different_hosts_never_share_a_batch_and_each_batch_names_its_own() {
+    let batches = addressed(Served::before).await;
+    let told = batches.iter().map(|batch| {
+        let clients: Vec<_> = batch.clients.iter().map(String::as_str).collect();
+        (&*batch.authority, clients)
+    });
+    let told: Vec<_> = told.collect();
+    assert_eq!(
+        told,
+        [("a.example", vec!["a", "c"]), ("b.example", vec!["b"])]
+    );
+}
+
+#[tokio::test]
+async fn hosts_part_nobody_where_the_policy_ignores_them() {
+    let ignoring = async |upstream: SocketAddr| {
+        let (from, to) = ("ignore: [", "ignore: [\":authority\", ");
+        Served::before_with(upstream, from, to).await
+    };
+    let batches = addressed(ignoring).await;
+    assert_eq!(batches.len(), 1);
+    assert_eq!(batches[0].clients, ["a", "b", "c"]);
 }
 
 #[tokio::test]

@@ -3,7 +3,9 @@
 
 use std::{sync::Arc, time::Instant};
 
-use http::{Extensions, HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http::{
+    Extensions, HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header, uri::Authority,
+};
 
 use super::{
     answer::{self, AnswerBody},
@@ -54,6 +56,8 @@ pub(super) struct Lone;
 pub(super) struct Caller {
     /// The metadata that stands for it.
     pub(super) identity: Option<Arc<Identity>>,
+    /// To whom its call is addressed, where that counts.
+    pub(super) authority: Option<Authority>,
     /// It asks what becomes of its call.
     pub(super) asks: bool,
     /// Its span, where it has one that is recorded.
@@ -64,9 +68,11 @@ pub(super) struct Caller {
 /// nothing is allocated.
 pub(super) fn caller(
     rules: &MetadataRules,
+    uri: &Uri,
     headers: &HeaderMap,
     extensions: &Extensions,
 ) -> Result<Caller, Lone> {
+    let authority = uri.authority().filter(|_| rules.by_authority());
     let mut identity: Option<HeaderMap> = None;
     let (mut asks, mut trace) = (false, None);
     for (name, value) in headers {
@@ -91,6 +97,7 @@ pub(super) fn caller(
     let of_peer = peer.map_or(&[][..], ClientCertificate::digest);
     Ok(Caller {
         identity: identity.map(|headers| Arc::new(Identity::new(headers, of_peer))),
+        authority: authority.cloned(),
         asks,
         trace,
     })

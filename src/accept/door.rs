@@ -24,7 +24,7 @@ use tonic::{Code, Status};
 use super::{
     answer::{self, AnswerBody},
     arriving::{Arriving, second_look},
-    caller::{self, Caller, Lone},
+    caller::{self, Lone},
     frame::HEADER,
     inflate::Encoding,
     judge::{self, Finding},
@@ -194,22 +194,24 @@ impl<S: Submit> Door<S> {
             }
             Finding::Refused(status) => return Judged::Refused(status),
         };
-        let caller = caller::caller(&self.metadata, &parts.headers, &parts.extensions);
+        let caller = caller::caller(
+            &self.metadata,
+            &parts.uri,
+            &parts.headers,
+            &parts.extensions,
+        );
         if caller.is_err() {
             metrics.on_alone("metadata", piece.entries());
         }
         match caller {
-            Ok(Caller {
-                identity,
-                asks,
-                trace,
-            }) => Judged::Batch(Call {
+            Ok(caller) => Judged::Batch(Call {
                 method,
                 group: 0, // the line that takes it says which
                 piece,
-                identity,
+                identity: caller.identity,
+                authority: caller.authority,
                 deadline,
-                note: self.note(asks, trace, access),
+                note: self.note(caller.asks, caller.trace, access),
                 turn: None, // as above
             }),
             // The older form is lifted all the same, for an upstream that

@@ -32,7 +32,6 @@ use crate::{
     batch::{Coalesce as _, Shadow, ShadowBatch, ShadowRules, Shadowed, Weight},
     policy::MetadataRules,
     telemetry::ObservedMetrics,
-    upstream::Identity,
     wire::{KeyUse, Plan},
 };
 
@@ -108,12 +107,17 @@ impl Observer {
         request: Request<Arriving>,
     ) -> Request<Watched> {
         let grpc = caller::not_grpc(&request).is_none();
-        let caller = caller::caller(&self.metadata, request.headers(), request.extensions());
+        let caller = caller::caller(
+            &self.metadata,
+            request.uri(),
+            request.headers(),
+            request.extensions(),
+        );
         let look = Look {
             observer: Arc::clone(self),
             method,
             grpc,
-            caller: caller.map(|Caller { identity, .. }| identity),
+            caller,
             deadline: caller::deadline(request.headers()),
             encoding: Encoding::of(request.headers()),
             kept: Kept::default(),
@@ -137,7 +141,7 @@ struct Look {
     method: usize,
     grpc: bool,
     /// Who it is, unless its metadata would have kept it alone.
-    caller: Result<Option<Arc<Identity>>, Lone>,
+    caller: Result<Caller, Lone>,
     deadline: Option<Instant>,
     encoding: Encoding,
     kept: Kept,
@@ -207,7 +211,7 @@ impl Look {
             Finding::Alone(reason) => return rules.metrics.on_alone(reason, 1),
             Finding::Refused(status) => return rules.metrics.on_refused(status.message()),
         };
-        let Ok(identity) = &self.caller else {
+        let Ok(caller) = &self.caller else {
             return rules.metrics.on_alone("metadata", piece.entries());
         };
         let keys = match rules.plan.keys() {
@@ -224,7 +228,8 @@ impl Look {
         };
         // A copy, which does not hold the message.
         let other = Bytes::copy_from_slice(piece.partition());
-        let partition = Partition::of(self.method, 0, identity.as_deref(), other);
+        let (identity, host) = (caller.identity.as_deref(), caller.authority.clone());
+        let partition = Partition::of(self.method, 0, identity, host, other);
         let seen = Seen::Call(now(), partition, call);
         if self.observer.shadow.try_send(seen).is_err() {
             rules.metrics.on_unseen();

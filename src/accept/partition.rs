@@ -1,12 +1,14 @@
 //! Which calls may share a batch, and what is counted of them.
 
 use std::{
+    hash::{Hash, Hasher},
     num::NonZeroU32,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
+use http::uri::Authority;
 
 use crate::{
     batch::{
@@ -24,6 +26,8 @@ pub struct Partition {
     group: u32,
     /// The canonical bytes of the identity, if there is one.
     identity: Option<Bytes>,
+    /// To whom its calls are addressed, where the upstream is told.
+    host: Option<Host>,
     /// The message's top-level fields other than its entries; `None` for no
     /// bytes, since to compare those costs more than to compare many.
     other: Option<Bytes>,
@@ -32,12 +36,20 @@ pub struct Partition {
 }
 
 impl Partition {
-    /// The partition of a call of `method` with these other fields.
-    pub(super) fn of(method: usize, group: u32, identity: Option<&Identity>, other: Bytes) -> Self {
+    /// The partition of a call of `method`, of this caller, with these other
+    /// fields.
+    pub(super) fn of(
+        method: usize,
+        group: u32,
+        identity: Option<&Identity>,
+        host: Option<Authority>,
+        other: Bytes,
+    ) -> Self {
         Self {
             method,
             group,
             identity: identity.map(|identity| identity.key.clone()),
+            host: host.map(Host),
             other: (!other.is_empty()).then_some(other),
             beyond: false,
         }
@@ -46,6 +58,25 @@ impl Partition {
     /// The index of its method.
     pub(super) const fn method(&self) -> usize {
         self.method
+    }
+}
+
+/// A host as it was written: to compare it byte by byte costs less, and who
+/// writes it in another way is in another partition, which does no harm.
+#[derive(Clone, Debug)]
+struct Host(Authority);
+
+impl PartialEq for Host {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.as_str() == other.0.as_str()
+    }
+}
+
+impl Eq for Host {}
+
+impl Hash for Host {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.as_str().hash(state);
     }
 }
 
@@ -75,7 +106,8 @@ impl Coalesce<Call> for CallRules {
 
     fn partition(&self, call: &Call) -> Partition {
         let other = call.piece.partition().clone();
-        Partition::of(call.method, call.group, call.identity.as_deref(), other)
+        let (identity, host) = (call.identity.as_deref(), call.authority.clone());
+        Partition::of(call.method, call.group, identity, host, other)
     }
 
     fn weight(&self, call: &Call) -> Weight {
@@ -115,6 +147,7 @@ impl Coalesce<Call> for CallRules {
                 method: partition.method,
                 group: partition.group,
                 identity: None,
+                host: None,
                 other: None,
                 beyond: true,
             },

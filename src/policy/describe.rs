@@ -45,6 +45,10 @@ pub fn describe(policy: &Policy) -> String {
         [] => "no key is identity".to_owned(),
         keys => format!("{} must be equal within a batch", keys.join(", ")),
     };
+    let host = match rules.by_authority() {
+        true => ", so must the host that is called (:authority)",
+        false => "",
+    };
     let other = match rules.other() {
         OtherMetadata::Alone => "a call with any other goes alone",
         OtherMetadata::Identity => "any other must be equal too",
@@ -53,7 +57,7 @@ pub fn describe(policy: &Policy) -> String {
         &mut text,
         "metadata",
         &format!(
-            "{identity}; {} ignored; {other}",
+            "{identity}{host}; {} ignored; {other}",
             rules.ignored().join(", ")
         ),
     );

@@ -308,7 +308,7 @@ pub(super) static METADATA: Keys = Keys::any_of(&[
     key(
         "ignore",
         Texts,
-        "Separates nobody and is not passed on; a name may end in *.",
+        "Separates nobody and is not passed on; a name may end in *; client_certificate and :authority are names too.",
     ),
     key(
         "other",

@@ -38,6 +38,8 @@ const IDENTITY: [&str; 4] = [
 /// Stands in the lists for no key of metadata, but for the certificate of a
 /// client of a TLS listener.
 const CERTIFICATE: &str = "client_certificate";
+/// Stands in the lists for whom a call is addressed to, which a batch keeps.
+const AUTHORITY: &str = ":authority";
 /// Ignored unless the policy makes it identity. `content-length` stands for
 /// the frame that the call came in, which its entry leaves behind.
 const IGNORED: [&str; 9] = [
@@ -60,6 +62,7 @@ pub struct MetadataRules {
     ignore_prefixes: Vec<String>,
     other: OtherMetadata,
     certificate: bool,
+    authority: bool,
 }
 
 impl MetadataRules {
@@ -78,6 +81,7 @@ impl MetadataRules {
             ignore: sorted(whole),
             other,
             certificate: true,
+            authority: false,
         }
     }
 
@@ -111,6 +115,13 @@ impl MetadataRules {
     #[must_use]
     pub fn by_certificate(&self) -> bool {
         self.certificate
+    }
+
+    /// Whether calls that are addressed to different hosts never share a batch,
+    /// and a batch says to which its calls were.
+    #[must_use]
+    pub fn by_authority(&self) -> bool {
+        self.authority
     }
 
     /// The keys that must be equal within a batch, sorted.
@@ -149,8 +160,13 @@ fn sorted(names: impl Iterator<Item = String>) -> Vec<String> {
     names
 }
 
-/// The rules in `file`, which name every key once.
-pub(super) fn check(file: &MetadataFile, found: &mut Found) -> MetadataRules {
+/// The rules in `file`, which name every key once. `passes_authority` says that
+/// the upstream reads to whom a call is addressed.
+pub(super) fn check(
+    file: &MetadataFile,
+    passes_authority: bool,
+    found: &mut Found,
+) -> MetadataRules {
     let names = |list: &[At<String>], key: &str, star: bool, found: &mut Found| -> Vec<String> {
         for (i, name) in list.iter().enumerate() {
             let plain = if star {
@@ -158,7 +174,7 @@ pub(super) fn check(file: &MetadataFile, found: &mut Found) -> MetadataRules {
             } else {
                 &name.value
             };
-            if http::HeaderName::from_bytes(plain.as_bytes()).is_err() {
+            if plain != AUTHORITY && http::HeaderName::from_bytes(plain.as_bytes()).is_err() {
                 let (value, what) = (
                     &name.value,
                     "must be a metadata key: letters, digits, - _ .",
@@ -183,10 +199,12 @@ pub(super) fn check(file: &MetadataFile, found: &mut Found) -> MetadataRules {
     }
     let other = file.other.as_ref();
     let other = other.map_or(OtherMetadata::Alone, |other| other.value);
-    identity.retain(|name| name != CERTIFICATE);
+    let by_authority = passes_authority && !ignore.iter().any(|name| name == AUTHORITY);
+    identity.retain(|name| name != CERTIFICATE && name != AUTHORITY);
     let mut rules = MetadataRules::new(&identity, &ignore, other);
     // A certificate is a credential: it separates callers unless told not to.
     rules.certificate = !ignore.iter().any(|name| name == CERTIFICATE);
+    rules.authority = by_authority;
     rules
 }
 

@@ -98,6 +98,17 @@ pub enum Upstream {
     },
 }
 
+impl Upstream {
+    /// Whether it is told whom its callers addressed. One that proves its name
+    /// is called by that.
+    fn is_told_authority(&self) -> bool {
+        match self {
+            Self::Embedded { .. } => false,
+            Self::Remote { endpoints, .. } => endpoints.iter().any(|to| !to.is_secure()),
+        }
+    }
+}
+
 /// How the embedded group's core proposes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pipeline {
@@ -275,7 +286,14 @@ fn check(file: File, folder: &Path, found: &mut Found) -> Option<Policy> {
     let upstream = file
         .upstream
         .map(|upstream| upstream::check(upstream, folder, found));
-    let metadata = metadata::check(&file.metadata, found);
+    let to = upstream
+        .as_ref()
+        .and_then(|(upstream, ..)| upstream.as_ref());
+    let metadata = metadata::check(
+        &file.metadata,
+        to.is_some_and(Upstream::is_told_authority),
+        found,
+    );
     let descriptions = file.descriptors.iter();
     let descriptions = descriptions.map(|file| folder.join(&file.value));
     let traces = file.telemetry.traces.iter();

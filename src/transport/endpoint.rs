@@ -2,7 +2,7 @@
 
 use std::{fmt, path::PathBuf};
 
-use http::Uri;
+use http::{Uri, uri::Scheme};
 
 /// One of an upstream's endpoints.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,6 +11,14 @@ pub enum Endpoint {
     Url(Uri),
     /// A Unix socket.
     Unix(PathBuf),
+}
+
+impl Endpoint {
+    /// Whether calls to it go inside TLS.
+    #[must_use]
+    pub fn is_secure(&self) -> bool {
+        matches!(self, Self::Url(uri) if uri.scheme() == Some(&Scheme::HTTPS))
+    }
 }
 
 impl fmt::Display for Endpoint {

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use tonic::Status;
 
 use super::{
-    dial::{self, Target},
+    dial::Target,
     exchange::{Cause, Outgoing, Receiving},
     fault::Fault,
     leave::Awaited,
@@ -47,7 +47,7 @@ impl RemoteClient {
     pub fn new(endpoints: Vec<Endpoint>, tls: ClientFiles) -> Result<Self, TlsError> {
         assert!(!endpoints.is_empty(), "a remote upstream has an endpoint");
         let mut secured = None;
-        if endpoints.iter().any(dial::is_secure) {
+        if endpoints.iter().any(Endpoint::is_secure) {
             secured = Some(Arc::new(Fresh::new(tls.clone())?));
         }
         let target = |endpoint| Target::of(endpoint, &tls, secured.as_ref());

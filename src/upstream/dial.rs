@@ -90,7 +90,7 @@ impl Target {
             Ok(ip) => Address::Tcp(SocketAddr::new(ip, port)),
             Err(_) => Address::Name(host.into(), port),
         };
-        let tls = secured.filter(|_| is_secure(endpoint)).map(|config| {
+        let tls = secured.filter(|_| endpoint.is_secure()).map(|config| {
             let proven = files.server_name.as_deref().unwrap_or(host).to_owned();
             let proven = ServerName::try_from(proven).expect("the policy's loader checked it");
             (Arc::clone(config), proven)
@@ -138,11 +138,6 @@ impl Target {
             }
         }
     }
-}
-
-/// Whether calls to it go inside TLS.
-pub(super) fn is_secure(endpoint: &Endpoint) -> bool {
-    matches!(endpoint, Endpoint::Url(uri) if uri.scheme() == Some(&Scheme::HTTPS))
 }
 
 fn tune(socket: &TcpStream) -> std::io::Result<()> {

@@ -182,7 +182,7 @@ where
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(mut bytes) => {
                     let mut come = |cx: &mut Context<'_>| {
-                        joined(std::mem::take(&mut bytes), || data(&mut body, cx))
+                        joined(std::mem::take(&mut bytes), || next_bytes(&mut body, cx))
                     };
                     let (bytes, other) = poll_fn(|cx| Poll::Ready(come(cx))).await;
                     ahead = other;
@@ -201,7 +201,7 @@ where
 type Step = Option<Result<Frame<Bytes>, Reason>>;
 
 /// The body's next step, told apart by whether it is bytes.
-fn data<B>(body: &mut B, cx: &mut Context<'_>) -> Poll<Result<Bytes, Step>>
+fn next_bytes<B>(body: &mut B, cx: &mut Context<'_>) -> Poll<Result<Bytes, Step>>
 where
     B: Body<Data = Bytes> + Unpin,
     B::Error: Into<Cause>,

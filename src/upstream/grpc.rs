@@ -8,7 +8,10 @@ use std::{
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::future::BoxFuture;
-use http::{HeaderValue, Request, Response, Uri, header};
+use http::{
+    HeaderValue, Request, Response, Uri, header,
+    uri::{Authority, PathAndQuery, Scheme},
+};
 use http_body_util::{BodyExt, Full, Limited};
 use tonic::Status;
 use tower::Service;
@@ -152,7 +155,7 @@ fn request(
     let mut request = Request::new(Full::new(framed.freeze()));
     *request.method_mut() = http::Method::POST;
     *request.version_mut() = http::Version::HTTP_2;
-    *request.uri_mut() = Uri::try_from(&*target.path).expect("a method's path was checked");
+    *request.uri_mut() = addressed(target, batch.requests[0].authority.as_ref());
     let headers = request.headers_mut();
     if let Some(identity) = &batch.requests[0].identity {
         headers.clone_from(&identity.headers);
@@ -168,6 +171,19 @@ fn request(
         headers.insert(TRACEPARENT, trace.expect("digits and dashes"));
     }
     request
+}
+
+/// The method, at the host that the batch's callers named, if that counts; the
+/// endpoint's own name stands in for none.
+fn addressed(target: &Target, host: Option<&Authority>) -> Uri {
+    let mut uri = http::uri::Parts::default();
+    let path = PathAndQuery::try_from(&*target.path);
+    uri.path_and_query = Some(path.expect("a method's path was checked"));
+    if host.is_some() {
+        uri.scheme = Some(Scheme::HTTP);
+        uri.authority = host.cloned();
+    }
+    Uri::from_parts(uri).expect("scheme, authority and path make a URI")
 }
 
 /// What remains until the deadline. gRPC allows eight digits.

@@ -26,7 +26,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, uri::Authority};
 use tonic::{Code, Status};
 
 pub use again::{Again, AgainLayer};
@@ -58,6 +58,9 @@ pub struct Call {
     /// The metadata that stands for its caller, the same for the whole
     /// partition; `None` if it has none.
     pub identity: Option<Arc<Identity>>,
+    /// To whom it is addressed, the same for the whole partition; `None` where
+    /// the upstream is not told.
+    pub authority: Option<Authority>,
     /// When its caller stops waiting.
     pub deadline: Option<Instant>,
     /// What somebody wants to know of it, if anybody does.

@@ -16,7 +16,7 @@ use std::{
 use bytes::Bytes;
 use ferry::{accept::frame::framed, proto::mqtt::CreateSessionRequest};
 use futures_util::stream;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, request};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody, combinators::BoxBody};
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
@@ -47,6 +47,8 @@ const ALL: usize = 1 << 24;
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
     pub(crate) path: String,
+    /// To whom it was addressed.
+    pub(crate) authority: String,
     pub(crate) headers: HeaderMap,
     /// The client ids of its entries, in order.
     pub(crate) clients: Vec<String>,
@@ -204,7 +206,7 @@ async fn serve(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Body
     let path = request.uri().path().to_owned();
     let (head, body) = request.into_parts();
     if path == CREATE || path == REMOVE {
-        return create(shared, path, head.headers, body).await;
+        return create(shared, head, body).await;
     }
     let (frames, answer) = mpsc::unbounded_channel();
     let metadata = echoed(&head.headers);
@@ -247,12 +249,7 @@ async fn serve(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Body
     response
 }
 
-async fn create(
-    shared: Arc<Shared>,
-    path: String,
-    headers: HeaderMap,
-    body: Incoming,
-) -> Response<Body> {
+async fn create(shared: Arc<Shared>, head: request::Parts, body: Incoming) -> Response<Body> {
     let mut leaving = Leaving(Some(Arc::clone(&shared)));
     let body = body.collect().await.expect("ferry sends whole batches");
     let body = body.to_bytes();
@@ -261,9 +258,11 @@ async fn create(
     };
     let request = CreateSessionRequest::decode(&message[..]).expect("a batch is well-formed");
     let clients = request.sessions.into_iter().map(|raw| raw.client_id);
+    let authority = head.uri.authority().map(ToString::to_string);
     lock(&shared.batches).push(Seen {
-        path,
-        headers,
+        path: head.uri.path().to_owned(),
+        authority: authority.unwrap_or_default(),
+        headers: head.headers,
         clients: clients.collect(),
         body,
     });

@@ -52,6 +52,7 @@ pub(in crate::upstream) fn batch(clients: &[String]) -> Batch<Call> {
             group: 0,
             piece,
             identity: None,
+            authority: None,
             deadline: None,
             note: None,
             turn: None,
