@@ -29,7 +29,9 @@ use crate::{
     forward::{Forward, Forwarder},
     policy::{self, Cause, Listen, Live, Policy, Reload, Source, Upstream},
     raft::{GroupSettings, Groups, OpenError, Pipeline, Runtime},
-    telemetry::{Admin, AdminView, Controls, LimitMetrics, Metrics, Notes, Saves, TracesError},
+    telemetry::{
+        Admin, AdminView, Controls, LimitMetrics, Metrics, Notes, Refusals, Saves, TracesError,
+    },
     transport::{Listening, Place, TlsError},
     upstream::{BatchReply, Call, Direct},
 };
@@ -80,6 +82,7 @@ pub struct Stack {
     drain_asked: Arc<Notify>,
     sidecar: Option<Sidecar>,
     metrics: Metrics,
+    refusals: Arc<Refusals>,
 }
 
 /// What a sidecar has and a node has not: a policy that may change.
@@ -318,6 +321,7 @@ impl Stack {
             drain_asked: Arc::default(),
             sidecar: None,
             metrics,
+            refusals,
         })
     }
 
@@ -336,6 +340,7 @@ impl Stack {
             refresh: Box::new(move || gauges.iter().for_each(LimitMetrics::refresh)),
             not_ready: Box::new(move || readiness.why_not()),
             controls,
+            refusals: Arc::clone(&self.refusals),
             saves,
         };
         Admin::listen(address, view).await

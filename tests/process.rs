@@ -97,6 +97,21 @@ impl Sidecar {
         started.expect("it runs until it is ready; what it said is above")
     }
 
+    /// Starts with a policy of the test's own in a process that may have so
+    /// many `descriptors` and no more.
+    pub(crate) async fn with_descriptors(descriptors: u32, policy: &str) -> Self {
+        let home = tempfile::tempdir().expect("a temporary directory can be made");
+        let path = write_policy(&home, policy);
+        let mut command = Command::new("sh");
+        let bounded = format!("ulimit -n {descriptors}; exec \"$0\" \"$@\"");
+        command.args(["-c", &bounded, env!("CARGO_BIN_EXE_ferry"), "proxy"]);
+        command
+            .args(["--listen", "127.0.0.1:0"])
+            .stdin(Stdio::null());
+        let started = Self::run_command(home, &path, command).await;
+        started.expect("it runs until it is ready; what it said is above")
+    }
+
     async fn run_command(
         home: TempDir,
         policy: &Path,

@@ -8,6 +8,7 @@
 use std::{
     fmt,
     future::Future,
+    io,
     pin::Pin,
     sync::{
         Arc,
@@ -19,7 +20,10 @@ use std::{
 use tokio::sync::{Notify, futures::Notified};
 
 use super::guards::Guards;
-use crate::telemetry::{Refusal, Refusals};
+use crate::{
+    telemetry::{Refusal, Refusals},
+    transport::Place,
+};
 
 /// What is counted of one connection, and of all of them.
 #[derive(Debug, Default)]
@@ -81,6 +85,11 @@ impl Crowd {
     /// A client was refused before it was let in.
     pub(super) fn refuse(&self, refusal: Refusal, peer: &str) {
         self.refusals.note(refusal, peer);
+    }
+
+    /// A client could not be let in at all, at `place`.
+    pub(super) fn not_accepted(&self, place: &Place, error: &io::Error) {
+        self.refusals.not_accepted(place, error);
     }
 }
 

@@ -183,7 +183,7 @@ where
                     });
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "a connection could not be accepted");
+                    crowd.not_accepted(listening.place(), &error);
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },

@@ -24,6 +24,7 @@ pub mod bench;
 mod check;
 mod cluster;
 pub mod demo;
+mod descriptors;
 mod generate;
 mod node;
 mod proxy;

@@ -6,11 +6,13 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 use anyhow::{Context, Result};
 
 use super::{
+    descriptors,
     proxy::{DRAIN_PATIENCE, announce, end, or_close},
     settings::{Setting, effective},
     signals::Signals,
 };
 use crate::{
+    accept::Guards,
     policy::{self, NodeFile},
     raft::{Clock, GroupSettings, Identity, Member, MemberSettings, PeerTls, Pipeline, Runtime},
     stack::{self, Stack},
@@ -79,6 +81,8 @@ impl Node {
             );
             return Ok(ExitCode::SUCCESS);
         }
+        // Its calls arrive at one address, within the guards of a policy that has none.
+        descriptors::provide_for(1, &Guards::default());
         if let Some(file) = file {
             return join(file).await;
         }

@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 use anyhow::{Context, Result};
 
 use super::{
+    descriptors,
     settings::{Setting, effective},
     signals::{Hangups, Signals},
 };
@@ -64,6 +65,7 @@ impl Proxy {
             print!("{}", effective(&self.settings, file.as_deref(), &in_force)?);
             return Ok(ExitCode::SUCCESS);
         }
+        descriptors::provide_for(policy.listen.len(), &policy.guards);
         let metrics = Metrics::default();
         let groups = stack::open_groups(&policy, &metrics).await?;
         let (mut signals, mut hangups) = (Signals::listen()?, Hangups::listen()?);

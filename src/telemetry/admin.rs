@@ -10,7 +10,7 @@ use serde::Serialize;
 use tokio::{net::TcpListener, sync::watch};
 
 use super::{
-    Recent, RecentBatch,
+    Recent, RecentBatch, Refusals, clients,
     controls::{self, Controls, IsToken},
     page,
     saving::{self, Saves},
@@ -32,6 +32,8 @@ pub struct AdminView {
     pub not_ready: Box<dyn Fn() -> Option<String> + Send + Sync>,
     /// What may be seen and done beside; `None` for a node.
     pub controls: Option<Arc<dyn Controls>>,
+    /// What counts who could not be let in.
+    pub refusals: Arc<Refusals>,
     /// What can be saved, if anything is kept here.
     pub saves: Option<Arc<dyn Saves>>,
 }
@@ -58,6 +60,7 @@ impl Admin {
         let listener = TcpListener::bind(address).await.map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
         let (controls, saves) = (view.controls.clone(), view.saves.clone());
+        let refusals = Arc::clone(&view.refusals);
         // Without controls there is no token, so nobody knows it.
         let is_token: IsToken = match controls.clone() {
             Some(controls) => Arc::new(move |told| controls.is_token(told)),
@@ -72,18 +75,9 @@ impl Admin {
             .merge(page::routes())
             .with_state(Arc::new(view))
             .merge(controls.map_or_else(Router::new, |own| controls::pages(own, is_token)))
-            .merge(saving.unwrap_or_default())
-            .into_make_service_with_connect_info::<SocketAddr>();
-        let (stop, mut stopped) = watch::channel(());
-        tokio::spawn(async move {
-            let serve = axum::serve(listener, pages).with_graceful_shutdown(async move {
-                // An error says that the sender is gone, which is the signal.
-                let _ = stopped.changed().await;
-            });
-            if let Err(error) = serve.await {
-                tracing::error!(%error, "the admin address is no longer served");
-            }
-        });
+            .merge(saving.unwrap_or_default());
+        let (stop, stopped) = watch::channel(());
+        tokio::spawn(clients::serve(listener, address, pages, refusals, stopped));
         Ok(Self {
             address,
             _stop: stop,

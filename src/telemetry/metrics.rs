@@ -220,7 +220,8 @@ impl Metrics {
         self.keep(IntCounterVec::new(opts, &["code"])?)
     }
 
-    /// The counters of what guards refuse, by reason.
+    /// The counters of what guards refuse, by reason, and of who could not be
+    /// accepted at all.
     ///
     /// # Errors
     /// If this registry already has them.
@@ -230,7 +231,12 @@ impl Metrics {
             "Connections closed and calls refused by a guard, by reason.",
         );
         let refused = self.keep(IntCounterVec::new(opts, &["reason"])?)?;
-        Ok(Refusals::new(&refused))
+        let unaccepted = Opts::new(
+            names::ACCEPT_ERRORS,
+            "Connections that could not be accepted, such as for want of descriptors.",
+        );
+        let unaccepted = self.keep(IntCounter::with_opts(unaccepted)?)?;
+        Ok(Refusals::new(&refused, unaccepted))
     }
 
     /// The counter of batches that were sent again, or would have been.

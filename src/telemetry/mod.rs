@@ -2,6 +2,7 @@
 
 mod access;
 mod admin;
+mod clients;
 mod collector;
 mod controls;
 pub mod log;

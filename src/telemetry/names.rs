@@ -56,6 +56,8 @@ pub const LIMIT_SLOWDOWN: &str = "ferry_limit_slowdown";
 pub const FORWARDED: &str = "ferry_forwarded_total";
 /// Clients and calls that a guard refused, by `reason`.
 pub const GUARD_REFUSALS: &str = "ferry_guard_refusals_total";
+/// Connections that could not be accepted, of all listeners.
+pub const ACCEPT_ERRORS: &str = "ferry_accept_errors_total";
 /// Batches sent again, by `reason`: retry, bisect, or no_budget for those that
 /// were not.
 pub const BATCHES_AGAIN: &str = "ferry_batches_again_total";
@@ -110,6 +112,7 @@ pub const ALL: &[&str] = &[
     FORWARDED,
     BATCHES_AGAIN,
     GUARD_REFUSALS,
+    ACCEPT_ERRORS,
     POLICY_RELOADS,
     RAFT_WRITE_REQUESTS,
     RAFT_WRITE_SUCCESS,

@@ -1,8 +1,10 @@
-//! Clients and calls that a guard refused: counted by reason, and logged so
-//! that an operator can act, but never once for each.
+//! Clients and calls that a guard refused, and clients that could not be let in
+//! at all: counted by reason, and logged so that an operator can act, but never
+//! once for each.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    fmt,
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -97,6 +99,8 @@ impl Refusal {
 pub struct Refusals {
     counters: [IntCounter; Refusal::ALL.len()],
     told: Mutex<[Told; Refusal::ALL.len()]>,
+    unaccepted: IntCounter,
+    told_unaccepted: Mutex<Told>,
 }
 
 /// What the log has been told of one reason.
@@ -121,24 +125,27 @@ impl Told {
 impl Default for Refusals {
     /// Some that nobody scrapes.
     fn default() -> Self {
-        let counter = |refusal: Refusal| {
-            IntCounter::new(refusal.name(), "Refused.").expect("a reason is a metric's name")
-        };
+        let counter =
+            |name| IntCounter::new(name, "Refused.").expect("a reason is a metric's name");
         Self {
-            counters: Refusal::ALL.map(counter),
+            counters: Refusal::ALL.map(|refusal| counter(refusal.name())),
             told: Mutex::default(),
+            unaccepted: counter("unaccepted"),
+            told_unaccepted: Mutex::default(),
         }
     }
 }
 
 impl Refusals {
-    /// Counts in `refused`, by its label.
+    /// Counts in `refused`, by its label, and in `unaccepted`.
     #[must_use]
-    pub fn new(refused: &IntCounterVec) -> Self {
+    pub fn new(refused: &IntCounterVec, unaccepted: IntCounter) -> Self {
         let counter = |refusal: Refusal| refused.with_label_values(&[refusal.name()]);
         Self {
             counters: Refusal::ALL.map(counter),
             told: Mutex::default(),
+            unaccepted,
+            told_unaccepted: Mutex::default(),
         }
     }
 
@@ -148,10 +155,7 @@ impl Refusals {
         if refusal == Refusal::Idle {
             return; // nothing to act on
         }
-        let told = {
-            let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-            told[refusal as usize].one_more(Instant::now())
-        };
+        let told = lock(&self.told)[refusal as usize].one_more(Instant::now());
         if let Some(refused) = told {
             tracing::warn!(
                 reason = refusal.name(),
@@ -168,6 +172,31 @@ impl Refusals {
     pub fn count(&self, refusal: Refusal) -> u64 {
         self.counters[refusal as usize].get()
     }
+
+    /// Counts a connection that `place` could not take, and says `why`.
+    pub fn not_accepted(&self, place: &dyn fmt::Display, why: &dyn fmt::Display) {
+        self.unaccepted.inc();
+        let told = lock(&self.told_unaccepted).one_more(Instant::now());
+        if let Some(connections) = told {
+            tracing::warn!(
+                %place,
+                connections,
+                last = %why,
+                "connections could not be accepted; where too many files are open, raise the \
+                 process's limit (ulimit -n, LimitNOFILE)"
+            );
+        }
+    }
+
+    /// How many connections could not be accepted.
+    #[must_use]
+    pub fn unaccepted(&self) -> u64 {
+        self.unaccepted.get()
+    }
+}
+
+fn lock<T>(told: &Mutex<T>) -> MutexGuard<'_, T> {
+    told.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -181,6 +210,15 @@ mod tests {
             assert_eq!(refusal as usize, place);
             refusals.note(refusal, "test");
             assert_eq!(refusals.count(refusal), 1, "{}", refusal.name());
+        }
+    }
+
+    #[tokio::test]
+    async fn each_connection_that_could_not_be_accepted_is_counted() {
+        let refusals = Refusals::default();
+        for connections in 1..=3 {
+            refusals.not_accepted(&"here", &"too many open files");
+            assert_eq!(refusals.unaccepted(), connections);
         }
     }
 

@@ -11,7 +11,7 @@ pub(crate) use ahead::Ahead;
 pub(crate) use begun::Begun;
 pub(crate) use coalesce::{Coalesced, Driven};
 pub use endpoint::Endpoint;
-pub(crate) use socket::Stream;
 pub use socket::{BindError, Listening, Place};
+pub(crate) use socket::{Stream, mortal};
 pub(crate) use tls::Fresh;
 pub use tls::{ClientCertificate, ClientFiles, ServerFiles, TlsError};

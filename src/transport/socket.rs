@@ -173,7 +173,7 @@ impl Listening {
 
 /// Has the kernel find out that a client is gone, or reads nothing at all any
 /// more: a connection that nobody is at the other end of says nothing for ever.
-fn mortal(stream: &TcpStream) {
+pub(crate) fn mortal(stream: &TcpStream) {
     let socket = SockRef::from(stream);
     let asks = TcpKeepalive::new()
         .with_time(GONE_AFTER)

@@ -8,10 +8,16 @@ use tokio::{
 use tonic::Code;
 
 use super::attacked::{guarded, refused, until_refused};
-use crate::support::{
-    client::{CREATE, Line, grpc, old_form, with},
-    hostile, soon, until,
-    upstream::Upstream,
+use crate::{
+    process::Sidecar,
+    support::{
+        admin,
+        client::{CREATE, Line, grpc, old_form, with},
+        hostile,
+        served::{ANY, one_at_a_time, policy_file},
+        soon, until,
+        upstream::Upstream,
+    },
 };
 
 const SILENT: &str = "/test.Streams/SilentUntilLeft";
@@ -219,6 +225,25 @@ async fn a_connection_too_many_is_refused_unless_an_idle_one_can_make_room() {
     first.closed().await;
     assert!(refused(&served, "idle").await >= 1.0);
     second.create("x", b"s").await;
+}
+
+#[tokio::test]
+async fn half_requests_at_the_admin_address_leave_descriptors_for_callers() {
+    let upstream = Upstream::answering().await;
+    let policy = policy_file(ANY, ANY, &one_at_a_time(upstream.address));
+    let sidecar = Sidecar::with_descriptors(128, &policy).await;
+    let mut halves = Vec::new();
+    for _ in 0..150 {
+        let socket = TcpStream::connect(sidecar.admin).await;
+        let mut socket = socket.expect("the system lets them wait");
+        // Some are closed by then, which is what is asked for.
+        let _ = socket.write_all(b"GET / HTTP/1.1\r\nhost: here\r\n").await;
+        halves.push(socket);
+    }
+    let line = soon("a caller is let in", Line::open(sidecar.address)).await;
+    soon("its answer", line.create("x", b"s")).await;
+    let unaccepted = admin::metric(sidecar.admin, "ferry_accept_errors_total", "").await;
+    assert_eq!(unaccepted, 0.0);
 }
 
 async fn is_let_in(address: std::net::SocketAddr) -> bool {

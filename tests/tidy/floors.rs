@@ -57,6 +57,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("src/policy/units.rs", 0),
     ("src/telemetry/", 1),
     ("src/telemetry/admin.rs", 2),
+    ("src/telemetry/clients.rs", 2),
     ("src/telemetry/collector.rs", 2),
     ("src/telemetry/controls.rs", 2),
     ("src/telemetry/names.rs", 0),
