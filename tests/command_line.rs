@@ -2,6 +2,7 @@
 //! scripts, and one line on stderr that names the value and the remedy.
 
 use std::{
+    collections::HashSet,
     fs,
     net::TcpListener,
     path::{Path, PathBuf},
@@ -55,6 +56,10 @@ impl Desk {
             output.stdout.is_empty(),
             "{flags:?}: stdout is for results, of which there are none"
         );
+        let parts = told.trim_end().split([';', ':']).map(str::trim);
+        let sentences: Vec<_> = parts.filter(|part| part.contains(' ')).collect();
+        let said: HashSet<_> = sentences.iter().collect();
+        assert_eq!(said.len(), sentences.len(), "{flags:?}: twice: {told}");
         for word in words {
             assert!(told.contains(word), "{flags:?}: {word:?} is not in: {told}");
         }
@@ -153,6 +158,54 @@ fn a_port_in_use_is_refused_by_its_address() {
         let words = [address, "in use", "free it or choose another"];
         Desk::new().refuses(&flags, FAILED, &words);
     }
+}
+
+#[test]
+fn a_unix_socket_that_cannot_be_is_refused_with_what_would_help() {
+    let desk = Desk::new();
+    let long = format!("/tmp/{}", "x".repeat(200));
+    for (path, words) in [
+        (long.as_str(), ["SUN_LEN", "choose a shorter path"]),
+        ("no-folder/socket", ["No such file", "make its directory"]),
+    ] {
+        let policy = format!(
+            "version: 1\nlisten:\n  - unix: {path}\n\
+             upstream: {{endpoints: [http://127.0.0.1:1]}}\nmethods: []\n"
+        );
+        desk.write("policy.yaml", &policy);
+        let flags = ["proxy", "--policy", "policy.yaml"];
+        desk.refuses(&flags, FAILED, &words);
+    }
+}
+
+#[test]
+fn fewer_descriptors_than_the_guards_let_connections_in_are_warned_of_at_the_start() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
+    let address = taken.local_addr().expect("it is bound");
+    let desk = Desk::new();
+    let policy = format!(
+        "version: 1\nlisten:\n  - address: {address}\nguards: {{max_connections: 5000}}\n\
+         upstream: {{endpoints: [http://127.0.0.1:1]}}\nmethods: []\n"
+    );
+    desk.write("policy.yaml", &policy);
+    let mut bounded = Command::new("sh");
+    bounded
+        .args(["-c", "ulimit -n 128; exec \"$0\" \"$@\""])
+        .arg(env!("CARGO_BIN_EXE_ferry"))
+        .args(["proxy", "--policy", "policy.yaml"])
+        .current_dir(desk.path("."))
+        .env_remove("FERRY_LOG");
+    let output = bounded.output().expect("there is a shell");
+    assert_eq!(output.status.code(), Some(FAILED));
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        told.contains("WARN") && told.contains("128 files"),
+        "{told}"
+    );
+    assert!(
+        told.contains("6024") && told.contains("ulimit -n"),
+        "{told}"
+    );
 }
 
 #[test]
@@ -358,13 +411,19 @@ fn is_refused(variable: &str, value: &str, words: [&str; 2]) {
 
 #[test]
 fn a_log_format_that_ferry_does_not_have_is_refused_before_anything_is_begun() {
-    is_refused("FERRY_LOG_FORMAT", "xml", ["xml", "text or json"]);
+    is_refused(
+        "FERRY_LOG_FORMAT",
+        "xml",
+        ["FERRY_LOG_FORMAT xml: ", "text or json"],
+    );
 }
 
 #[test]
 fn a_log_filter_that_says_nothing_is_refused_before_anything_is_begun() {
     let mistaken = "warn,ferry::access=inof";
     is_refused("FERRY_LOG", mistaken, [mistaken, "write info, or"]);
+    is_refused("FERRY_LOG", "debgu", ["FERRY_LOG debgu: ", "info, debug"]);
+    is_refused("FERRY_LOG", "", ["FERRY_LOG is empty", "write info, or"]);
 }
 
 #[test]

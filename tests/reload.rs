@@ -283,6 +283,8 @@ async fn the_process_reloads_at_sighup_and_does_what_its_admin_address_asks() {
     until_accepted(sidecar.admin, 1.0).await;
     let level = admin::post(sidecar.admin, "/log-level", "warn,ferry=debug").await;
     assert_eq!(level, (200, "logging warn,ferry=debug\n".to_owned()));
+    let (code, told) = admin::post(sidecar.admin, "/log-level", "debgu").await;
+    assert!(code == 422 && told.contains("info, debug"), "{told}");
     let (code, told) = admin::post(sidecar.admin, "/log-level", "loud=very").await;
     assert_eq!(code, 422, "{told}");
     assert_eq!(

@@ -92,7 +92,7 @@ pub fn main() -> ExitCode {
     match cli.run() {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", with_causes(&error));
             match error.is::<Usage>() {
                 true => ExitCode::from(USAGE),
                 false => ExitCode::FAILURE,
@@ -165,10 +165,12 @@ fn serve(run: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
     let log = fmt::layer()
         .with_ansi(io::stderr().is_terminal())
         .with_writer(io::stderr);
+    let remedy = "must be text or json; leave it out for text";
     let log = match env::var("FERRY_LOG_FORMAT").as_deref() {
         Ok("json") => log.json().flatten_event(true).boxed(),
         Ok("text") | Err(VarError::NotPresent) => log.boxed(),
-        told => bail!("FERRY_LOG_FORMAT {told:?}: must be text or json; leave it out for text"),
+        Ok(told) => bail!("FERRY_LOG_FORMAT {told}: {remedy}"),
+        Err(error) => bail!("FERRY_LOG_FORMAT: {error}; {remedy}"),
     };
     tracing_subscriber::registry()
         .with(filtered)
@@ -176,6 +178,11 @@ fn serve(run: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
         .init();
     log::changed_by(move |told| {
         let new = logged(told)?;
+        // Before it is, since it may be the last that is logged.
+        tracing::warn!(
+            filter = told,
+            "what is logged changes, as the admin address was asked"
+        );
         filter.reload(new).map_err(|error| error.to_string())
     });
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -184,10 +191,43 @@ fn serve(run: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
     runtime.context("the runtime cannot start")?.block_on(run)
 }
 
-/// What `told` asks to be logged.
+/// What a word by itself may be in a filter.
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// What `told` asks to be logged. A word by itself is a level: a mistaken one
+/// would be taken for a target, and all others would be silent.
 fn logged(told: &str) -> Result<EnvFilter, String> {
+    let remedy = "write info, or warn,ferry=debug";
+    let parts = || {
+        told.split(',')
+            .map(str::trim)
+            .filter(|part| !part.is_empty())
+    };
+    if parts().next().is_none() {
+        return Err(format!("is empty; {remedy}"));
+    }
+    let is_level = |word: &str| LEVELS.iter().any(|level| word.eq_ignore_ascii_case(level));
+    let names_target = |part: &str| part.contains(['=', '[']) || part.contains("::");
+    if let Some(word) = parts().find(|part| !is_level(part) && !names_target(part)) {
+        let levels = LEVELS.join(", ");
+        return Err(format!("{told}: {word} is none of {levels}; {remedy}"));
+    }
     let filter = EnvFilter::builder().parse(told);
-    filter.map_err(|error| format!("{told}: {error}; write info, or warn,ferry=debug"))
+    filter.map_err(|error| format!("{told}: {error}; {remedy}"))
+}
+
+/// An error and its causes, each once: some errors say theirs in a sentence of
+/// their own.
+fn with_causes(error: &anyhow::Error) -> String {
+    let mut told = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if told.contains(&cause) {
+            continue;
+        }
+        let between = if told.is_empty() { "" } else { ": " };
+        told.extend([between, &cause]);
+    }
+    told
 }
 
 /// Help and version as clap prints them; a refusal in one line, without the
@@ -234,6 +274,39 @@ mod tests {
     #[test]
     fn the_flags_are_consistent() {
         command().debug_assert();
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("the file: {0}; choose another")]
+        struct Said(#[source] io::Error);
+
+        let gone = || io::Error::other("gone");
+        let said = anyhow::Error::from(Said(gone())).context("opening");
+        let once = "opening: the file: gone; choose another";
+        assert_eq!(with_causes(&said), once);
+        let plain = anyhow::Error::from(gone()).context("opening");
+        assert_eq!(with_causes(&plain), "opening: gone");
+    }
+
+    #[test]
+    fn a_filter_that_would_silence_the_log_by_mistake_is_refused_with_the_levels() {
+        for mistaken in ["", " ", ",", "debgu", "warn,debgu", "inof,ferry=debug"] {
+            let why = logged(mistaken).expect_err(mistaken);
+            assert!(why.contains("write info"), "{why}");
+        }
+        assert!(logged("debgu").unwrap_err().contains("warn, info, debug"));
+        for meant in [
+            LOG,
+            "off",
+            "WARN",
+            "warn,ferry::access=info",
+            "ferry::batch",
+            "info,[batch{entries=1}]=trace",
+        ] {
+            assert!(logged(meant).is_ok(), "{meant}");
+        }
     }
 
     #[test]

@@ -44,13 +44,24 @@ impl fmt::Display for Place {
 
 /// Why a place cannot be listened on.
 #[derive(Debug, thiserror::Error)]
-#[error("listen address {place}: {error}; free it or choose another")]
+#[error("listen address {place}: {error}; {}", remedy(.error))]
 pub struct BindError {
     /// The place asked for.
     pub place: Place,
     /// What the system said.
     #[source]
     pub error: io::Error,
+}
+
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "free it or choose another",
+        io::ErrorKind::AddrNotAvailable => "choose an address of this machine",
+        io::ErrorKind::InvalidInput => "choose a shorter path",
+        io::ErrorKind::NotFound => "make its directory or choose another path",
+        io::ErrorKind::PermissionDenied => "run as somebody who may, or choose another",
+        _ => "choose another",
+    }
 }
 
 /// A socket that listens.
