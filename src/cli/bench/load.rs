@@ -159,6 +159,14 @@ async fn serve(plan: LoadPlan, mut line: Line, desk: SharedDesk) {
             }
             sleep(LAST_PAUSE.min(FIRST_PAUSE * 2_u32.pow(lost_in_a_row - 1))).await;
             let over = !desk.borrow().is_open(Instant::now().into_std());
+            // At the first loss nobody has seen yet whether there is a server.
+            if over && lost_in_a_row > 1 {
+                cut_short(
+                    &desk,
+                    &crew,
+                    &format!("had no server at the end (last: {error})"),
+                );
+            }
             if over || desk.borrow().unsent() == 0 && !crew.callers.iter().any(Caller::is_loaded) {
                 pass_over(&desk, &mut crew);
                 return;
@@ -179,11 +187,17 @@ async fn serve(plan: LoadPlan, mut line: Line, desk: SharedDesk) {
 
 fn give_up(desk: &SharedDesk, crew: &mut Crew, error: &str) {
     pass_over(desk, crew);
-    let callers = crew.callers.len();
-    desk.borrow_mut().tally.warn(format!(
-        "{callers} callers stopped early: their connection was lost {MAX_LOST_IN_A_ROW} times in \
-         a row without an answer (last: {error})"
-    ));
+    let why = format!(
+        "stopped early: their connection was lost {MAX_LOST_IN_A_ROW} times in a row without an \
+         answer (last: {error})"
+    );
+    cut_short(desk, crew, &why);
+}
+
+fn cut_short(desk: &SharedDesk, crew: &Crew, why: &str) {
+    let tally = &mut desk.borrow_mut().tally;
+    tally.cut_short = true;
+    tally.warn(format!("{} callers {why}", crew.callers.len()));
 }
 
 /// An open loop's calls that nobody is left to send.

@@ -189,7 +189,7 @@ pub fn run(command: BenchCommand) -> Result<ExitCode> {
     }
     Ok(match interrupted {
         true => ExitCode::from(INTERRUPTED),
-        false if report.success == 0 => ExitCode::FAILURE,
+        false if report.success == 0 || report.cut_short => ExitCode::FAILURE,
         false => ExitCode::SUCCESS,
     })
 }

@@ -37,6 +37,10 @@ pub struct Report {
     pub errors: BTreeMap<String, u64>,
     /// What the reader of the figures should know.
     pub warnings: Vec<String>,
+    /// Whether callers ended before the load did, since there was no server any
+    /// more; a warning says so.
+    #[serde(skip)]
+    pub cut_short: bool,
     /// Which sessions the server said it has.
     #[serde(skip)]
     pub acknowledged: Acknowledged,
@@ -83,6 +87,7 @@ impl Report {
             latency_ms: LatencyMs::of(&tally.latency),
             errors: tally.errors,
             warnings: tally.warnings,
+            cut_short: tally.cut_short,
             acknowledged: tally.acknowledged,
         }
     }

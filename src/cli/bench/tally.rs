@@ -77,6 +77,8 @@ pub(super) struct Tally {
     pub(super) errors: BTreeMap<String, u64>,
     pub(super) acknowledged: Acknowledged,
     pub(super) warnings: Vec<String>,
+    /// Callers ended before the load did, since there was no server any more.
+    pub(super) cut_short: bool,
     pub(super) lateness: Lateness,
     started: Instant,
     last_answer: Instant,
@@ -103,6 +105,7 @@ impl Tally {
             errors: BTreeMap::new(),
             acknowledged: Acknowledged::default(),
             warnings: Vec::new(),
+            cut_short: false,
             lateness: Lateness::default(),
             started,
             last_answer: started,

@@ -220,6 +220,35 @@ fn every_session_reaches_the_server_once_with_its_own_bytes() {
     }
 }
 
+/// A load whose server goes once it has had a call.
+fn cut_short(count: Option<u64>, duration: Option<Duration>) -> Report {
+    let server = Server::start(|_| Verdict::Store);
+    let plan = LoadPlan {
+        count,
+        duration,
+        ..server.batches(1)
+    };
+    let report = thread::spawn(move || load(plan));
+    drop(server.seen_when(|seen| seen.calls > 0));
+    drop(server);
+    report.join().unwrap()
+}
+
+#[test]
+fn a_load_whose_server_goes_before_its_end_is_cut_short_and_says_so() {
+    for (count, duration) in [
+        (Some(u64::from(u32::MAX)), None),
+        (None, Some(Duration::from_secs(1))),
+    ] {
+        let report = cut_short(count, duration);
+        assert!(report.cut_short, "{:?}", report.warnings);
+        let warned = |warning: &String| warning.contains("cannot connect");
+        assert!(report.warnings.iter().any(warned), "{:?}", report.warnings);
+    }
+    let server = Server::start(|_| Verdict::Store);
+    assert!(!load(server.batches(1)).cut_short);
+}
+
 #[test]
 fn the_legacy_form_is_one_session_a_call() {
     // To a server of the batch form the old form holds no session, but counts

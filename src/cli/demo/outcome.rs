@@ -260,6 +260,7 @@ mod tests {
                 },
                 errors: BTreeMap::new(),
                 warnings: Vec::new(),
+                cut_short: false,
                 acknowledged: Default::default(),
             },
             proposals: success / 4,
