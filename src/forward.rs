@@ -21,7 +21,10 @@ use prometheus::{IntCounter, IntCounterVec};
 use tonic::{Code, Status, body::Body, service::Routes};
 use tower::ServiceExt;
 
-use crate::upstream::{Led, Receiving, RemoteClient};
+use crate::{
+    health,
+    upstream::{Led, Receiving, RemoteClient},
+};
 
 /// Where forwarded calls go.
 #[derive(Clone, Debug)]
@@ -264,10 +267,14 @@ fn told_if_unknown(path: &str, response: Response<Body>) -> Response<Body> {
     if !status.as_ref().is_some_and(unknown) {
         return response;
     }
-    let why = format!(
-        "method {path}: the embedded group has no such method; call one that it has, or name \
-         endpoints in the policy's upstream, to which any method is forwarded"
-    );
+    let why = match path.starts_with(health::PREFIX) {
+        true => "ferry answers Check and Watch of its own health; call one of those",
+        false => {
+            "the embedded group has no such method; call one that it has, or name endpoints in \
+             the policy's upstream, to which any method is forwarded"
+        }
+    };
+    let why = format!("method {path}: {why}");
     Status::unimplemented(why).into_http()
 }
 

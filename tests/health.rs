@@ -67,6 +67,19 @@ async fn the_sidecars_own_health_is_its_readiness_and_that_of_what_it_batches() 
 }
 
 #[tokio::test]
+async fn a_method_of_health_that_ferry_does_not_answer_is_told_as_such() {
+    let upstream = Upstream::answering().await;
+    for served in [own(upstream.address).await, Served::embedded().await] {
+        let line = served.line().await;
+        let list = grpc("/grpc.health.v1.Health/List");
+        let status = line.ask(list, framed(&[])).await.status();
+        assert_eq!(status.code(), Code::Unimplemented, "{status}");
+        assert!(status.message().contains("Check and Watch"), "{status}");
+        assert!(!status.message().contains("embedded"), "{status}");
+    }
+}
+
+#[tokio::test]
 async fn an_embedded_groups_health_is_told_by_ferry() {
     let served = Served::embedded().await;
     let line = served.line().await;

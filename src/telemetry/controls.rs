@@ -109,7 +109,7 @@ async fn mode(State(controls): State<Shared>, told: String) -> Response {
 async fn log_level(filter: String) -> Response {
     match log::set(filter.trim()) {
         Ok(()) => format!("logging {}\n", filter.trim()).into_response(),
-        Err(why) => (StatusCode::UNPROCESSABLE_ENTITY, format!("{why}\n")).into_response(),
+        Err(why) => (StatusCode::UNPROCESSABLE_ENTITY, format!("filter {why}\n")).into_response(),
     }
 }
 
@@ -142,9 +142,13 @@ fn refusal(caller: IpAddr, headers: &HeaderMap, knows_token: bool) -> Option<&'s
     )
 }
 
+/// What a token stands behind, in letters of either case.
+const BEARER: &[u8] = b"Bearer ";
+
 fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     let told = headers.get(header::AUTHORIZATION)?.as_bytes();
-    told.strip_prefix(b"Bearer ")
+    let (scheme, token) = told.split_at_checked(BEARER.len())?;
+    scheme.eq_ignore_ascii_case(BEARER).then_some(token)
 }
 
 #[cfg(test)]
@@ -176,7 +180,9 @@ mod tests {
             HeaderMap::from_iter([(header::AUTHORIZATION, value)])
         };
         assert_eq!(bearer(&told("Bearer secret")), Some(&b"secret"[..]));
+        assert_eq!(bearer(&told("bearer Secret")), Some(&b"Secret"[..]));
         assert_eq!(bearer(&told("Basic secret")), None);
+        assert_eq!(bearer(&told("Bear")), None);
         assert_eq!(bearer(&HeaderMap::new()), None);
     }
 }

@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 use axum::{
     Json,
     extract::{RawQuery, State},
+    http::StatusCode,
     response::{IntoResponse, Response},
 };
 use serde::{Serialize, Serializer};
@@ -76,6 +77,10 @@ pub(super) async fn plan(State(controls): State<Shared>, RawQuery(asked): RawQue
             let methods: Vec<_> = methods.iter().map(MethodPlan::text).collect();
             methods.join("\n").into_response()
         }
-        _ => Json(Plans { methods }).into_response(),
+        None | Some("format=json") => Json(Plans { methods }).into_response(),
+        Some(other) => {
+            let why = format!("{other}: must be format=text or format=json, or nothing\n");
+            (StatusCode::BAD_REQUEST, why).into_response()
+        }
     }
 }

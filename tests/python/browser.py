@@ -33,9 +33,8 @@ return texts;
 class Browser:
     """One headless Chromium."""
 
-    def __init__(self, driver, width, height, dark):
+    def __init__(self, driver, profile, width, height, dark):
         self.base = driver
-        profile = tempfile.mkdtemp(prefix="ferry-browser-")
         flags = [
             "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
             "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -87,10 +86,16 @@ def main():
     options.add_argument("--tabs", type=int, default=0, help="press Tab so often, and say where the focus went")
     options.add_argument("--picture", help="write a PNG here")
     asked = options.parse_args()
+    # The browser has ended when it is removed, but for what it leaves to end by itself.
+    with tempfile.TemporaryDirectory(prefix="ferry-browser-", ignore_cleanup_errors=True) as profile:
+        look(asked, profile)
+
+
+def look(asked, profile):
     driver = subprocess.Popen(["chromedriver", "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         port = next(line.rsplit("port ", 1)[1].strip(" .\n") for line in driver.stdout if "successfully on port " in line)
-        browser = Browser(f"http://127.0.0.1:{port}", asked.width, asked.height, asked.dark)
+        browser = Browser(f"http://127.0.0.1:{port}", profile, asked.width, asked.height, asked.dark)
         try:
             browser.ask("POST", "/url", {"url": asked.url})
             end = time.monotonic() + asked.wait
