@@ -160,6 +160,9 @@ async fn what_would_share_a_batch_is_counted_and_what_would_not_with_its_reason(
     assert_eq!(observed["alone"]["metadata"], 2);
     assert_eq!(observed["calls_saved"], 97);
     assert_eq!(observed["sizes"], serde_json::json!([[64, 3]]));
+    let refused = admin::fetch(served.admin(), "/plan?format=xml").await;
+    let (code, why) = refused.expect("it answers");
+    assert!(code == 400 && why.contains("format=text"), "{why}");
     let told = admin::fetch(served.admin(), "/plan?format=text").await;
     let (_, told) = told.expect("it answers");
     for sentence in [

@@ -82,6 +82,11 @@ fn every_guard_names_a_test_that_exists() {
 }
 
 #[test]
+fn every_test_that_a_document_names_exists_and_is_run() {
+    assert_clean(&docs::spoken_tests(&checkout()));
+}
+
+#[test]
 fn every_path_that_a_document_names_exists() {
     assert_clean(&docs::paths(&checkout()));
 }

@@ -1,6 +1,6 @@
 //! What the documents say exists: metrics, tests that keep promises, paths.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::source::{File, words};
 
@@ -81,11 +81,7 @@ fn kept(files: &[File], path: &str, heading: &str) -> Vec<String> {
     let Some(document) = files.iter().find(|file| file.path == path) else {
         return vec![format!("{path}: is missing")];
     };
-    let tests: BTreeSet<&str> = files
-        .iter()
-        .filter(|file| file.path.ends_with(".rs"))
-        .flat_map(|file| file.text.lines().filter_map(function_name))
-        .collect();
+    let tests = tests(files);
     let table: Vec<&str> = rows(&document.text, heading);
     if table.is_empty() {
         return vec![format!("{path}: has no table under `{heading}`")];
@@ -98,11 +94,70 @@ fn kept(files: &[File], path: &str, heading: &str) -> Vec<String> {
         if named.is_empty() && !row.contains(NOT_BUILT) {
             faults.push(format!("{path}: no test keeps this promise: {row}"));
         }
-        for name in named.iter().filter(|name| !tests.contains(*name)) {
-            faults.push(format!("{path}: there is no test `{name}`"));
+        let faulty = named.iter().filter_map(|name| untested(&tests, name, row));
+        faults.extend(faulty.map(|why| format!("{path}: {why}")));
+    }
+    faults
+}
+
+/// Sentences in back quotes, in any document, that name no test that is run.
+pub(super) fn spoken_tests(files: &[File]) -> Vec<String> {
+    let tests = tests(files);
+    let is_sentence = |name: &&str| {
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        name.chars().all(plain) && name.matches('_').count() > 2 && !name.starts_with("ferry_")
+    };
+    let mut faults = Vec::new();
+    for file in files.iter().filter(|file| file.path.ends_with(".md")) {
+        for (number, line) in file.text.lines().enumerate() {
+            let named = quoted(line, '`').filter(is_sentence);
+            let faulty = named.filter_map(|name| untested(&tests, name, line));
+            faults.extend(faulty.map(|why| format!("{}:{}: {why}", file.path, number + 1)));
         }
     }
     faults
+}
+
+/// Why `name` keeps no promise in the line that names it. A test that is run by
+/// hand alone keeps it where the line names what runs it.
+fn untested(tests: &BTreeMap<&str, Run>, name: &str, line: &str) -> Option<String> {
+    match tests.get(name) {
+        None => Some(format!("there is no test `{name}`")),
+        Some(Run::ByHand) if !line.contains("make ") => Some(format!(
+            "the test `{name}` is ignored; name the `make` target that runs it beside it"
+        )),
+        Some(_) => None,
+    }
+}
+
+/// When a test is run.
+#[derive(Clone, Copy)]
+enum Run {
+    Always,
+    /// It is ignored unless it is asked for.
+    ByHand,
+}
+
+/// The tests among the functions: those with a test's attribute.
+fn tests(files: &[File]) -> BTreeMap<&str, Run> {
+    let mut tests = BTreeMap::new();
+    for file in files.iter().filter(|file| file.path.ends_with(".rs")) {
+        // Of the attributes of the function that is to come.
+        let (mut is_test, mut run) = (false, Run::Always);
+        for line in file.text.lines().map(str::trim) {
+            if line.starts_with("#[ignore") {
+                run = Run::ByHand;
+            } else if line.starts_with("#[test]") || line.starts_with("#[tokio::test") {
+                is_test = true;
+            } else if let Some(name) = function_name(line) {
+                if is_test {
+                    tests.insert(name, run);
+                }
+                (is_test, run) = (false, Run::Always);
+            }
+        }
+    }
+    tests
 }
 
 fn function_name(line: &str) -> Option<&str> {
@@ -200,6 +255,13 @@ mod tests {
         "pub const A: &str = \"ferry_batch_entries\";",
     );
 
+    const TESTS: &str = "\
+        #[tokio::test(start_paused = true)]\nasync fn a_kept_promise() {}\n\
+        #[test]\nfn a_long_kept_promise() {}\n\
+        fn one_that_helps() {}\nfn a_helper_of_the_tests() {}\n\
+        #[test]\n#[ignore = \"long\"]\nfn one_by_hand() {}\n\
+        #[test]\n#[ignore = \"long\"]\nfn a_promise_kept_by_hand() {}\n";
+
     fn tree(files: &[(&str, &str)]) -> Vec<File> {
         files
             .iter()
@@ -224,17 +286,34 @@ mod tests {
                 "## What ferry promises\n\n| promise | test |\n|---|---|\n{row}\n\n## Next\n| x | `no_such_test` |\n"
             )
         };
-        let test = ("tests/a.rs", "async fn a_kept_promise() {}");
+        let test = ("tests/a.rs", TESTS);
         let faults = |row: &str| promises(&tree(&[("README.md", &readme(row)), test])).len();
         assert_eq!(faults("| one | `a_broken_promise` |"), 1);
         assert_eq!(faults("| one | it is tested |"), 1);
         assert_eq!(faults(""), 1);
         assert_eq!(faults("| one | `a_kept_promise` |"), 0);
+        assert_eq!(faults("| one | `one_that_helps` |"), 1);
+        assert_eq!(faults("| one | `one_by_hand` |"), 1);
+        assert_eq!(faults("| one | `one_by_hand` (`make chaos`) |"), 0);
+    }
+
+    #[test]
+    fn a_test_that_a_document_names_and_that_is_not_run_is_refused() {
+        let faults = |line: &str| {
+            let files = [("docs/groups.md", line), ("tests/a.rs", TESTS)];
+            spoken_tests(&tree(&files)).len()
+        };
+        assert_eq!(faults("held by `a_kept_promise_that_is_not`"), 1);
+        assert_eq!(faults("held by `a_long_kept_promise`"), 0);
+        assert_eq!(faults("held by `a_helper_of_the_tests`"), 1);
+        assert_eq!(faults("held by `a_promise_kept_by_hand`"), 1);
+        assert_eq!(faults("held by `a_promise_kept_by_hand` (`make crash`)"), 0);
+        assert_eq!(faults("counted in `ferry_a_b_total`, key `max_a_b`"), 0);
     }
 
     #[test]
     fn a_hazard_without_its_test_is_refused_unless_it_is_not_built() {
-        let test = ("tests/a.rs", "async fn a_kept_promise() {}");
+        let test = ("tests/a.rs", TESTS);
         let faults = |row: &str| {
             let text = format!("## The hazards and their tests\n\n| h | t |\n|---|---|\n{row}\n");
             hazards(&tree(&[("docs/hazards.md", &text), test])).len()
