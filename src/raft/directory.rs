@@ -2,7 +2,9 @@
 //!
 //! The header says what the directory holds and for whom, so that a directory
 //! of another node, another cluster, another number of groups or another
-//! version is refused with its reason before anything in it is touched. A lock
+//! version is refused with its reason before anything in it is touched. So is
+//! one that was whole and is not any more: what begins anew where a log or a
+//! state was missing has lost what it acknowledged, and may vote twice. A lock
 //! beside it keeps a second process out, with a clearer word than RocksDB's.
 
 use std::{
@@ -13,13 +15,16 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::database;
+use super::{
+    database,
+    header::{self, FORMAT, Header, Layout},
+};
 
-/// The layout of the directory; raised when it changes.
-const FORMAT: u32 = 1;
 const HEADER: &str = "HEADER";
 const LOCK: &str = "LOCK";
 const LOG: &str = "log";
+/// The file without which RocksDB begins a database, and a group its state.
+const CURRENT: &str = "CURRENT";
 
 /// Whom a directory belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,20 +50,8 @@ impl Identity {
 
     /// Whom the directory at `path` belongs to; `None` if nobody has begun one.
     pub(crate) fn of(path: &Path) -> Result<Option<Self>, DirectoryError> {
-        match fs::read(path.join(HEADER)) {
-            Ok(header) => parse(path, &header).map(Some),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(unusable(path, "read its header", source)),
-        }
+        Ok(read_header(path)?.map(|header| header.identity))
     }
-}
-
-#[derive(Serialize, Deserialize)]
-struct Header {
-    format: u32,
-    #[serde(flatten)]
-    identity: Identity,
-    checksum: String,
 }
 
 /// Why a data directory cannot be used.
@@ -94,6 +87,18 @@ pub enum DirectoryError {
     NoHeader {
         /// The directory.
         path: PathBuf,
+    },
+    /// It was laid out, and part of that is gone.
+    #[error(
+        "data directory {path}: {missing} is missing, and what was acknowledged is in it; put it \
+         back, or restore a backup into an empty directory (a node of a cluster: remove it from \
+         the cluster, empty the directory and add it again)"
+    )]
+    Lost {
+        /// The directory.
+        path: PathBuf,
+        /// What should be in it.
+        missing: String,
     },
     /// It was to be restored into, and is not empty.
     #[error(
@@ -163,6 +168,7 @@ pub enum DirectoryError {
 #[derive(Debug)]
 pub(crate) struct Directory {
     path: PathBuf,
+    header: Header,
     _lock: File,
 }
 
@@ -170,8 +176,12 @@ impl Directory {
     /// Opens the directory, or lays one out where there is none.
     pub(crate) fn open(path: &Path, identity: &Identity) -> Result<Self, DirectoryError> {
         let lock = lock(path)?;
-        match Identity::of(path)? {
-            Some(found) => check(path, &found, identity)?,
+        let header = match read_header(path)? {
+            Some(header) => {
+                check(path, &header.identity, identity)?;
+                check_layout(path, &header)?;
+                header
+            }
             None => {
                 // A group without a header is what a restore left that did not end.
                 if path.join(LOG).exists() || group_home(path, 0).exists() {
@@ -179,14 +189,39 @@ impl Directory {
                         path: path.to_owned(),
                     });
                 }
-                database::write_atomically(&path.join(HEADER), &header(identity))
-                    .map_err(|source| unusable(path, "write its header", source))?;
+                let header = Header::new(identity, Layout::Begun);
+                write_header(path, &header)?;
+                header
             }
-        }
+        };
         Ok(Self {
             path: path.to_owned(),
+            header,
             _lock: lock,
         })
+    }
+
+    /// The log is there: its name is made durable before that of a group is.
+    pub(crate) fn settle_log(&self) -> Result<(), DirectoryError> {
+        match self.header.layout {
+            Layout::Whole => Ok(()),
+            Layout::Begun | Layout::Restored => self.sync(),
+        }
+    }
+
+    /// The log and every group are there, and have to be from now on.
+    pub(crate) fn settle(&mut self) -> Result<(), DirectoryError> {
+        if self.header.layout == Layout::Whole {
+            return Ok(());
+        }
+        self.sync()?;
+        self.header.layout = Layout::Whole;
+        write_header(&self.path, &self.header)
+    }
+
+    fn sync(&self) -> Result<(), DirectoryError> {
+        database::sync_directory(&self.path)
+            .map_err(|source| unusable(&self.path, "sync it", source))
     }
 
     /// Takes a directory that is empty, or makes it.
@@ -227,9 +262,45 @@ pub(crate) struct Vacant {
 impl Vacant {
     /// Lets what was laid out in it count, for `identity`.
     pub(crate) fn settle(self, identity: &Identity) -> Result<(), DirectoryError> {
-        database::write_atomically(&self.path.join(HEADER), &header(identity))
-            .map_err(|source| unusable(&self.path, "write its header", source))
+        write_header(&self.path, &Header::new(identity, Layout::Restored))
     }
+}
+
+fn read_header(path: &Path) -> Result<Option<Header>, DirectoryError> {
+    match fs::read(path.join(HEADER)) {
+        Ok(text) => header::parse(path, &text).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(unusable(path, "read its header", source)),
+    }
+}
+
+fn write_header(path: &Path, header: &Header) -> Result<(), DirectoryError> {
+    database::write_atomically(&path.join(HEADER), &header.text())
+        .map_err(|source| unusable(path, "write its header", source))
+}
+
+/// Refuses a directory that lacks what its header says that it has.
+fn check_layout(path: &Path, header: &Header) -> Result<(), DirectoryError> {
+    let log = path.join(LOG).join(CURRENT);
+    let groups = (0..header.identity.groups).map(|group| group_home(path, group).join(CURRENT));
+    let groups: Vec<_> = groups.collect();
+    let missing = match header.layout {
+        Layout::Whole => [log].into_iter().chain(groups).find(|file| !file.exists()),
+        Layout::Restored => groups.into_iter().find(|file| !file.exists()),
+        // The log is first. Also where an earlier version wrote the header,
+        // which did not say when it was done.
+        Layout::Begun => {
+            let has_group = groups.iter().any(|file| file.exists());
+            Some(log).filter(|log| has_group && !log.exists())
+        }
+    };
+    missing.map_or(Ok(()), |file| {
+        let missing = file.strip_prefix(path).unwrap_or(&file);
+        Err(DirectoryError::Lost {
+            path: path.to_owned(),
+            missing: missing.display().to_string(),
+        })
+    })
 }
 
 fn lock(path: &Path) -> Result<File, DirectoryError> {
@@ -260,55 +331,6 @@ fn unusable(path: &Path, action: &'static str, source: io::Error) -> DirectoryEr
 /// Where the state machine and the snapshots of one group lie.
 pub(crate) fn group_home(path: &Path, group: u32) -> PathBuf {
     path.join(format!("group-{group}"))
-}
-
-fn header(identity: &Identity) -> Vec<u8> {
-    let header = Header {
-        format: FORMAT,
-        identity: identity.clone(),
-        checksum: checksum(FORMAT, identity),
-    };
-    let mut text =
-        serde_json::to_vec_pretty(&header).expect("a header is strings and numbers only");
-    text.push(b'\n');
-    text
-}
-
-fn checksum(format: u32, identity: &Identity) -> String {
-    let covered = format!(
-        "{format} {} {} {}",
-        identity.node, identity.groups, identity.cluster
-    );
-    format!("{:08x}", crc32fast::hash(covered.as_bytes()))
-}
-
-fn parse(path: &Path, text: &[u8]) -> Result<Identity, DirectoryError> {
-    #[derive(Deserialize)]
-    struct Format {
-        format: u32,
-    }
-    let path = || path.to_owned();
-    let damaged = |fault: String| DirectoryError::Damaged {
-        path: path(),
-        fault,
-    };
-    // The format first: another one may have other fields.
-    let Format { format } = serde_json::from_slice(text).map_err(|e| damaged(e.to_string()))?;
-    if format != FORMAT {
-        return Err(DirectoryError::Format {
-            path: path(),
-            found: format,
-        });
-    }
-    let header: Header = serde_json::from_slice(text).map_err(|e| damaged(e.to_string()))?;
-    let found = header.identity;
-    if header.checksum != checksum(format, &found) {
-        return Err(damaged(format!(
-            "its checksum is not {}",
-            checksum(format, &found)
-        )));
-    }
-    Ok(found)
 }
 
 fn check(path: &Path, found: &Identity, expected: &Identity) -> Result<(), DirectoryError> {
@@ -401,7 +423,8 @@ mod tests {
         assert!(refused(home.path(), &identity()).contains("format is 2"));
         fs::write(&path, "junk").unwrap();
         assert!(refused(home.path(), &identity()).contains("damaged"));
-        let bent = String::from_utf8(header(&identity()))
+        let header = Header::new(&identity(), Layout::Begun);
+        let bent = String::from_utf8(header.text())
             .unwrap()
             .replace("ferry", "f3rry");
         fs::write(&path, bent).unwrap();

@@ -41,6 +41,10 @@ use super::{
 /// How long a shutdown waits for what was committed to be applied.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long a node by itself may take to lead its group: an election, on a
+/// machine that has stood still.
+const LEAD_PATIENCE: Duration = Duration::from_secs(60);
+
 /// An open Raft group. Clones are handles to the same one.
 #[derive(Clone)]
 pub struct Group(Arc<Shared>);
@@ -345,9 +349,10 @@ async fn start(
     if settings.peers.is_none() {
         // In a cluster that may take as long as a majority takes to come up,
         // and without this node it would not.
-        lead_alone(&raft, node)
-            .await
-            .map_err(|error| settings.raft_error(&error))?;
+        if let Err(reason) = lead_alone(&raft, node).await {
+            raft.shutdown().await.ok();
+            return Err(settings.raft_error(&reason));
+        }
     }
     let line = Line::start(raft.clone(), metrics, settings.pipeline);
     Ok(Started {
@@ -367,9 +372,14 @@ async fn lead_alone(raft: &Raft<Types, Machine>, node: u64) -> Result<(), String
         Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
         Err(error) => return Err(error.to_string()),
     }
-    let wait = raft.wait(None);
+    let wait = raft.wait(Some(LEAD_PATIENCE));
     let led = wait.metrics(|now| now.current_leader == Some(node), "leads its group");
-    led.await.map_err(|error| error.to_string())?;
+    led.await.map_err(|error| {
+        format!(
+            "{error}; a node by itself leads at once: if others are among its members, start it \
+             with --config and its node's file"
+        )
+    })?;
     let recovered = raft.wait_for_recovery(None).await;
     recovered.map(|_| ()).map_err(|error| error.to_string())
 }

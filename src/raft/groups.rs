@@ -18,11 +18,12 @@ use futures_util::future::join_all;
 use prometheus::Registry;
 
 use super::{
-    directory::Directory,
+    directory::{Directory, DirectoryError, Identity},
     group::Group,
     log_store::LogDatabase,
     machine,
     metrics::{LogMetrics, RaftMetrics},
+    network::Badge,
     settings::{GroupSettings, OpenError},
 };
 use crate::wire;
@@ -68,6 +69,12 @@ impl Groups {
             }
         }
         let groups = Self(open.into());
+        if fault.is_none() {
+            // Before anything is acknowledged, which nobody can ask for yet.
+            let laid_out = machine::blocking(move || Ok(home.settle())).await;
+            let laid_out = laid_out.map_err(|source| settings.store_error(source));
+            fault = laid_out.and_then(|done| Ok(done?)).err();
+        }
         if let Some(fault) = fault {
             // The fault is what is told; a group that does not close either
             // would only hide it.
@@ -151,6 +158,21 @@ impl Groups {
     }
 }
 
+/// Refuses the directory of a cluster's node to whoever has no peers: it would
+/// wait for a leadership that only the others can give.
+fn is_alone(settings: &GroupSettings) -> Result<(), OpenError> {
+    let Identity { cluster, node, .. } = &settings.identity;
+    let badge = Badge::open(&settings.data_dir, cluster, *node);
+    let badge = badge.map_err(|source| settings.store_error(source))?;
+    badge.id().map_or(Ok(()), |_| {
+        Err(OpenError::Member {
+            path: settings.data_dir.clone(),
+            node: *node,
+            cluster: cluster.clone(),
+        })
+    })
+}
+
 /// What the groups of a node share on disk.
 pub(super) struct Home {
     pub(super) log: Arc<LogDatabase>,
@@ -163,13 +185,29 @@ impl Home {
     /// Blocks.
     fn open(settings: &GroupSettings, metrics: LogMetrics) -> Result<Arc<Self>, OpenError> {
         let directory = Directory::open(&settings.data_dir, &settings.identity)?;
+        if settings.peers.is_none() {
+            is_alone(settings)?;
+        }
         let log = LogDatabase::open(&directory.log(), settings.log_buffer_bytes(), metrics)
             .map_err(|source| settings.store_error(source))?;
+        if let Err(fault) = directory.settle_log() {
+            log.close().map_err(|source| settings.store_error(source))?;
+            return Err(fault.into());
+        }
         Ok(Arc::new(Self {
             log,
             left: AtomicU32::new(settings.identity.groups),
             directory: Mutex::new(Some(directory)),
         }))
+    }
+
+    /// All groups are open, and what they lie in is whole. Blocks.
+    fn settle(&self) -> Result<(), DirectoryError> {
+        let mut directory = self
+            .directory
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        directory.as_mut().map_or(Ok(()), Directory::settle)
     }
 
     /// A group is shut down; the last one closes the log. Blocks.

@@ -23,6 +23,7 @@ pub mod fail;
 mod founding;
 mod group;
 mod groups;
+mod header;
 pub mod keys;
 mod line;
 mod log_disk;

@@ -87,6 +87,20 @@ pub enum OpenError {
     /// Its metrics are registered already.
     #[error("metrics: {0}; open each node's groups with a registry of their own")]
     Metrics(#[from] prometheus::Error),
+    /// It belongs to a node of a cluster, and was to be opened alone.
+    #[error(
+        "data directory {path}: it belongs to node {node} of cluster {cluster:?}, which takes \
+         writes only together with the others; start it with --config and its node's file, or \
+         choose another directory"
+    )]
+    Member {
+        /// The directory.
+        path: PathBuf,
+        /// The node's number.
+        node: u64,
+        /// The cluster's name.
+        cluster: String,
+    },
     /// What is in the directory cannot be used.
     #[error("data directory {path}: {source}")]
     Store {

@@ -81,6 +81,7 @@ impl StateStore {
         let current = match current(home) {
             Ok(number) => name(number),
             Err(error) if error.kind() == ErrorKind::NotFound => {
+                refuse_states(home)?;
                 database::write_atomically(&home.join(CURRENT), name(1).as_bytes())?;
                 name(1)
             }
@@ -268,6 +269,26 @@ fn current(home: &Path) -> io::Result<u64> {
             ),
         )
     })
+}
+
+/// Refuses to begin a state where one lies already: which of them counted, only
+/// the file that is missing said.
+fn refuse_states(home: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(home)? {
+        let name = entry?.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with(STATE_PREFIX) {
+            return Err(io::Error::new(
+                ErrorKind::InvalidData,
+                format!(
+                    "{}: it is missing, and {name} lies beside it; put it back, or restore the \
+                     data directory from a backup",
+                    home.join(CURRENT).display()
+                ),
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn name(number: u64) -> String {

@@ -6,7 +6,7 @@ use prometheus::Registry;
 
 use super::{crash_image, create};
 use crate::{
-    raft::{GroupSettings, Groups, OpenError, Runtime, command::Applied},
+    raft::{GroupSettings, Groups, OpenError, Runtime, command::Applied, network::Badge},
     telemetry::names,
 };
 
@@ -124,4 +124,16 @@ async fn a_group_that_does_not_open_leaves_the_directory_to_the_next_attempt() {
     Groups::open(settings, &Registry::new()).await.unwrap_err();
     std::fs::write(&current, whole).unwrap();
     open(home.path(), 2, Runtime::Shared).await;
+}
+
+#[tokio::test]
+async fn the_directory_of_a_clusters_node_is_refused_to_whoever_opens_it_alone() {
+    let home = tempfile::tempdir().unwrap();
+    let badge = Badge::open(home.path(), "ferry", 1).unwrap();
+    badge.adopt("a").unwrap();
+    let settings = settings(home.path(), 1, Runtime::Shared);
+    let refused = Groups::open(settings, &Registry::new()).await.unwrap_err();
+    assert!(matches!(refused, OpenError::Member { .. }), "{refused}");
+    let refused = refused.to_string();
+    assert!(refused.contains("start it with --config"), "{refused}");
 }

@@ -225,7 +225,7 @@ async fn a_state_that_is_behind_a_purged_log_is_refused() {
     }
     group.wait_until_purged().await;
     group.shutdown().await.unwrap();
-    std::fs::remove_dir_all(home.path().join("group-0")).unwrap();
+    std::fs::remove_dir_all(home.path().join("group-0/state-1")).unwrap();
     let refused = Group::open(GroupSettings::new(home.path()), &Registry::new())
         .await
         .err()
