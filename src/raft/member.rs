@@ -14,16 +14,18 @@ use super::{
     founding::Founding,
     group::Group,
     groups::Groups,
-    network::{Badge, MESSAGE_MAX, PeerTls, Peers, RaftServer, TlsError},
+    network::{
+        Badge, CONNECTION_WINDOW, Gate, PeerTls, Peers, RaftServer, TlsError, WINDOW, secured,
+    },
     settings::{GroupSettings, OpenError},
 };
-use crate::proto::{
-    cluster::cluster_server::ClusterServer, raft::change_request::Change,
-    raft::raft_server::RaftServer as RaftService,
-};
+use crate::proto::{cluster::cluster_server::ClusterServer, raft::change_request::Change};
 
 /// Where snapshots lie, within the data directory, until they are whole.
 const INCOMING: &str = "incoming";
+/// The most calls of one peer under way on a connection: its groups' streams,
+/// and as many writes on their way to the leader as it may have.
+const STREAMS_MAX: u32 = 4096;
 
 /// What a node of a cluster needs to know to start.
 #[derive(Clone, Debug)]
@@ -46,11 +48,8 @@ pub enum MemberError {
     #[error(transparent)]
     Open(#[from] OpenError),
     /// Its certificates cannot be read.
-    #[error("TLS between nodes: {0}")]
+    #[error("between nodes: {0}")]
     Tls(#[from] TlsError),
-    /// Its certificates cannot be used.
-    #[error("TLS between nodes: {0}; see that certificate, key and authority belong together")]
-    Certificates(tonic::transport::Error),
     /// The peers' address is taken, forbidden, or not of this machine.
     #[error("peer address {address}: {reason}; free it or choose another")]
     Listen {
@@ -98,12 +97,7 @@ impl Member {
         let listener = listen(peer)?;
         let address = listener.local_addr().unwrap_or(peer);
         let mut server = server(groups.clock);
-        if let Some(tls) = &tls {
-            let config = tls.server()?;
-            server = server
-                .tls_config(config)
-                .map_err(MemberError::Certificates)?;
-        }
+        let tls = tls.as_ref().map(PeerTls::server).transpose()?;
         groups.peers = Some(peers.clone());
         let groups = Groups::open(groups, registry).await?;
         let incoming = data_dir.join(INCOMING);
@@ -111,19 +105,19 @@ impl Member {
             groups.shutdown().await.ok();
             return Err(unusable(&incoming, source));
         }
-        let raft = RaftService::new(RaftServer::new(badge, groups.clone(), &incoming))
-            .max_decoding_message_size(MESSAGE_MAX)
-            .max_encoding_message_size(MESSAGE_MAX);
+        let raft = RaftServer::new(Arc::clone(&badge), groups.clone(), &incoming);
+        let raft = Gate::new(badge, raft);
         let operators = ClusterServer::new(ClusterService {
             peers: peers.clone(),
             groups: groups.clone(),
         });
-        let serving = server
-            .add_service(raft)
-            .add_service(operators)
-            .serve_with_incoming(listener);
+        let router = server.add_service(raft).add_service(operators);
         let serving = tokio::spawn(async move {
-            if let Err(error) = serving.await {
+            let served = match tls {
+                None => router.serve_with_incoming(listener).await,
+                Some(tls) => router.serve_with_incoming(secured(listener, tls)).await,
+            };
+            if let Err(error) = served {
                 tracing::error!("the peers' listener ended: {error}");
             }
         });
@@ -217,6 +211,10 @@ fn listen(address: SocketAddr) -> Result<TcpIncoming, MemberError> {
 
 fn server(clock: Clock) -> Server {
     Server::builder()
+        .max_concurrent_streams(STREAMS_MAX)
+        .initial_stream_window_size(WINDOW)
+        // One stream that is not read leaves the others their part.
+        .initial_connection_window_size(CONNECTION_WINDOW)
         // As the peers do from their end: a silent peer's calls are let go of.
         .http2_keepalive_interval(Some(clock.election_min / 2))
         .http2_keepalive_timeout(Some(clock.election_min))

@@ -14,9 +14,10 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+use http::HeaderMap;
 use tonic::{
     Request, Status,
-    metadata::{Ascii, MetadataMap, MetadataValue},
+    metadata::{Ascii, MetadataValue},
 };
 
 use crate::raft::database;
@@ -137,15 +138,14 @@ impl Badge {
         request
     }
 
-    /// The message of a call from somebody who may send it.
-    pub(crate) fn admit<T>(&self, request: Request<T>, admit: Admit) -> Result<T, Status> {
-        self.check(request.metadata(), admit)
-            .map_err(Status::failed_precondition)?;
-        Ok(request.into_inner())
+    /// Whether a call with these headers comes from somebody who may make it.
+    pub(crate) fn admit(&self, headers: &HeaderMap, admit: Admit) -> Result<(), Status> {
+        self.check(headers, admit)
+            .map_err(Status::failed_precondition)
     }
 
-    fn check(&self, metadata: &MetadataMap, admit: Admit) -> Result<(), String> {
-        let told = |key: &str| metadata.get(key).and_then(|value| value.to_str().ok());
+    fn check(&self, headers: &HeaderMap, admit: Admit) -> Result<(), String> {
+        let told = |key: &str| headers.get(key).and_then(|value| value.to_str().ok());
         let (node, own) = (self.node, &self.cluster);
         let cluster = told(CLUSTER).unwrap_or("");
         if cluster != own {
@@ -215,6 +215,10 @@ mod tests {
         Badge::open(home, cluster, node).unwrap()
     }
 
+    fn admitted(own: &Badge, call: &Request<()>, admit: Admit) -> Result<(), Status> {
+        own.admit(call.metadata().as_ref(), admit)
+    }
+
     #[test]
     fn an_id_is_taken_once_and_kept_over_a_restart() {
         let home = tempfile::tempdir().unwrap();
@@ -260,7 +264,7 @@ mod tests {
         let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let own = badge(one.path(), "ferry", 1);
         let peer = badge(two.path(), "ferry", 2);
-        let sent = |admit| own.admit(peer.stamp((), Some(1)), admit);
+        let sent = |admit| admitted(&own, &peer.stamp((), Some(1)), admit);
         let refused = |admit| sent(admit).unwrap_err().message().to_owned();
         sent(Admit::Namesakes).unwrap();
         assert!(refused(Admit::Members).contains("ferry cluster remove 1"));
@@ -270,7 +274,7 @@ mod tests {
         peer.adopt("b").unwrap();
         assert!(refused(Admit::Members).contains("cluster id b"));
         let peer = badge(tempfile::tempdir().unwrap().path(), "other", 2);
-        let stranger = own.admit(peer.stamp((), Some(1)), Admit::Namesakes);
+        let stranger = admitted(&own, &peer.stamp((), Some(1)), Admit::Namesakes);
         assert!(stranger.unwrap_err().message().contains("\"other\""));
     }
 
@@ -279,8 +283,8 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let own = badge(home.path(), "ferry", 1);
         own.adopt("a").unwrap();
-        own.admit(own.stamp((), Some(1)), Admit::Members).unwrap();
-        let astray = own.admit(own.stamp((), Some(3)), Admit::Members);
+        admitted(&own, &own.stamp((), Some(1)), Admit::Members).unwrap();
+        let astray = admitted(&own, &own.stamp((), Some(3)), Admit::Members);
         assert!(astray.unwrap_err().message().contains("node 3"));
     }
 }

@@ -12,6 +12,7 @@
 
 mod alone;
 mod badge;
+mod gate;
 mod link;
 mod peers;
 mod route;
@@ -21,10 +22,12 @@ mod wire;
 
 pub(crate) use alone::Alone;
 pub(crate) use badge::Badge;
+pub(crate) use gate::Gate;
 pub(crate) use link::Links;
 pub use peers::Peers;
-pub(crate) use peers::{MESSAGE_MAX, Use};
+pub(crate) use peers::{CONNECTION_WINDOW, MESSAGE_MAX, Use, WINDOW};
 pub use route::ReadError;
 pub(crate) use route::{Leads, Route};
 pub(crate) use server::RaftServer;
+pub(crate) use tls::secured;
 pub use tls::{PeerTls, TlsError};

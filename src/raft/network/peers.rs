@@ -8,20 +8,27 @@ use std::{
     time::Duration,
 };
 
+use rustls::ClientConfig;
 use tonic::{
     Status,
-    transport::{Channel, ClientTlsConfig, Endpoint},
+    transport::{Channel, Endpoint},
 };
 
-use super::{Badge, PeerTls, TlsError};
-use crate::{proto::raft::raft_client::RaftClient, raft::clock::Clock};
+use super::{Badge, PeerTls, TlsError, tls::Dial};
+use crate::{
+    proto::raft::raft_client::RaftClient,
+    raft::clock::Clock,
+    transport::{ClientFiles, Fresh},
+};
 
 /// The largest message that a node takes from a peer. Its own bound is on what
 /// a caller may send; a peer's messages hold a few of those.
 pub(crate) const MESSAGE_MAX: usize = 256 << 20;
-/// Receive window of an append or snapshot stream, in bytes: what may be under
-/// way to a peer that is slow to take it.
-const WINDOW: u32 = 4 << 20;
+/// Receive window of a stream, in bytes: what of its appends or of a snapshot
+/// may be under way to a node that is slow to take it. The receiver says so.
+pub(crate) const WINDOW: u32 = 4 << 20;
+/// Receive window of all streams of a connection together.
+pub(crate) const CONNECTION_WINDOW: u32 = 4 * WINDOW;
 /// How long a question to a peer may take beyond the time to connect, in
 /// longest elections: by then another leader has been found.
 const ELECTIONS: u32 = 2;
@@ -43,7 +50,7 @@ pub struct Peers(Arc<Shared>);
 
 struct Shared {
     badge: Arc<Badge>,
-    tls: Option<ClientTlsConfig>,
+    tls: Option<Arc<Fresh<ClientFiles, ClientConfig>>>,
     clock: Clock,
     /// Where this node listens, and so calls from: a firewall between the nodes
     /// can tell who calls. `None` where it listens everywhere.
@@ -68,7 +75,7 @@ impl Peers {
         Ok(Self(Arc::new(Shared {
             badge,
             own: Some(listens.ip()).filter(|ip| !ip.is_unspecified()),
-            tls: tls.map(PeerTls::client).transpose()?,
+            tls: tls.map(PeerTls::client).transpose()?.map(Arc::new),
             clock,
             channels: Mutex::default(),
             told: Mutex::default(),
@@ -95,7 +102,7 @@ impl Peers {
         let channel = match channels.get(&key) {
             Some(channel) => channel.clone(),
             None => {
-                let channel = self.endpoint(address)?.connect_lazy();
+                let channel = self.channel(address)?;
                 channels.insert(key, channel.clone());
                 channel
             }
@@ -105,17 +112,12 @@ impl Peers {
             .max_encoding_message_size(MESSAGE_MAX))
     }
 
-    fn endpoint(&self, address: &str) -> Result<Endpoint, Status> {
+    fn channel(&self, address: &str) -> Result<Channel, Status> {
         let clock = &self.0.clock;
-        let scheme = if self.0.tls.is_some() {
-            "https"
-        } else {
-            "http"
-        };
         let unusable = |error: tonic::transport::Error| {
             Status::invalid_argument(format!("address {address}: {error}; it must be HOST:PORT"))
         };
-        let endpoint = Endpoint::from_shared(format!("{scheme}://{address}"))
+        let endpoint = Endpoint::from_shared(format!("http://{address}"))
             .map_err(unusable)?
             .connect_timeout(clock.election_min)
             .tcp_nodelay(true)
@@ -126,11 +128,15 @@ impl Peers {
             .keep_alive_timeout(clock.election_min)
             .keep_alive_while_idle(true)
             .initial_stream_window_size(WINDOW)
-            .initial_connection_window_size(WINDOW);
-        match &self.0.tls {
-            Some(tls) => endpoint.tls_config(tls.clone()).map_err(unusable),
-            None => Ok(endpoint),
-        }
+            .initial_connection_window_size(CONNECTION_WINDOW);
+        Ok(match &self.0.tls {
+            None => endpoint.connect_lazy(),
+            // What it dials is TLS, which tonic does not have to know.
+            Some(tls) => endpoint.connect_with_connector_lazy(Dial {
+                from: self.0.own,
+                tls: Arc::clone(tls),
+            }),
+        })
     }
 
     /// Tells the operator of a refusal, once: whoever refuses goes on doing so.

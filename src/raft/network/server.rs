@@ -1,7 +1,7 @@
 //! The end that answers other nodes.
 //!
-//! Every call shows its badge first: nothing of a stranger's message is looked
-//! at. What a node's own core says is passed on as it is.
+//! Whoever is answered here has shown its badge at the [`super::Gate`]. What a
+//! node's own core says is passed on as it is.
 
 use std::{
     io,
@@ -19,10 +19,7 @@ use openraft::{Raft, Snapshot};
 use tokio::{fs, io::AsyncWriteExt as _};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{
-    badge::{Admit, Badge},
-    wire,
-};
+use super::{badge::Badge, wire};
 use crate::{
     proto::raft::{
         AppendReply, AppendRequest, ChangeReply, ChangeRequest, GreetReply, GreetRequest,
@@ -43,7 +40,7 @@ use crate::{
 type Answers = Pin<Box<dyn Stream<Item = Result<AppendReply, Status>> + Send>>;
 
 /// Answers the other nodes of the cluster.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct RaftServer {
     badge: Arc<Badge>,
     groups: Groups,
@@ -60,11 +57,6 @@ impl RaftServer {
             incoming: data_dir.to_owned(),
             snapshots: Arc::default(),
         }
-    }
-
-    /// The message of a call that came from a member of this cluster.
-    fn admit<T>(&self, request: Request<T>) -> Result<T, Status> {
-        self.badge.admit(request, Admit::Members)
     }
 
     fn group(&self, number: u32) -> Result<&Group, Status> {
@@ -128,8 +120,7 @@ fn stopped(error: impl ToString) -> Status {
 impl raft_server::Raft for RaftServer {
     type AppendStreamStream = Answers;
 
-    async fn greet(&self, request: Request<GreetRequest>) -> Result<Response<GreetReply>, Status> {
-        self.badge.admit(request, Admit::Namesakes)?;
+    async fn greet(&self, _: Request<GreetRequest>) -> Result<Response<GreetReply>, Status> {
         let mut founded = Vec::new();
         for group in self.groups.all() {
             founded.push(group.raft().is_initialized().await.map_err(stopped)?);
@@ -143,7 +134,7 @@ impl raft_server::Raft for RaftServer {
     }
 
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinReply>, Status> {
-        let JoinRequest { cluster_id } = self.badge.admit(request, Admit::Namesakes)?;
+        let JoinRequest { cluster_id } = request.into_inner();
         let badge = Arc::clone(&self.badge);
         let cluster_id = machine::blocking(move || badge.adopt(&cluster_id))
             .await
@@ -154,14 +145,14 @@ impl raft_server::Raft for RaftServer {
     }
 
     async fn vote(&self, request: Request<VoteRequest>) -> Result<Response<VoteReply>, Status> {
-        let request = self.admit(request)?;
+        let request = request.into_inner();
         let raft = self.raft(request.group)?;
         let reply = raft.vote(wire::read_vote_request(request)?).await;
         Ok(Response::new(wire::vote_reply(&reply.map_err(stopped)?)))
     }
 
     async fn pre_vote(&self, request: Request<VoteRequest>) -> Result<Response<VoteReply>, Status> {
-        let request = self.admit(request)?;
+        let request = request.into_inner();
         let raft = self.raft(request.group)?;
         let reply = raft.pre_vote(wire::read_vote_request(request)?).await;
         Ok(Response::new(wire::vote_reply(&reply.map_err(stopped)?)))
@@ -171,7 +162,7 @@ impl raft_server::Raft for RaftServer {
         &self,
         request: Request<AppendRequest>,
     ) -> Result<Response<AppendReply>, Status> {
-        let request = self.admit(request)?;
+        let request = request.into_inner();
         let raft = self.raft(request.group)?;
         let request = wire::read_append(request)?;
         let last = match request.entries.last() {
@@ -186,7 +177,7 @@ impl raft_server::Raft for RaftServer {
         &self,
         request: Request<Streaming<AppendRequest>>,
     ) -> Result<Response<Answers>, Status> {
-        let mut appends = self.admit(request)?;
+        let mut appends = request.into_inner();
         let Some(first) = appends.message().await? else {
             return Ok(Response::new(Box::pin(futures_util::stream::empty())));
         };
@@ -213,7 +204,7 @@ impl raft_server::Raft for RaftServer {
         &self,
         request: Request<Streaming<SnapshotPiece>>,
     ) -> Result<Response<SnapshotReply>, Status> {
-        let mut pieces = self.admit(request)?;
+        let mut pieces = request.into_inner();
         let head = match pieces.message().await?.and_then(|first| first.piece) {
             Some(Piece::Head(head)) => head,
             _ => return Err(Status::invalid_argument("a snapshot begins with its head")),
@@ -250,7 +241,7 @@ impl raft_server::Raft for RaftServer {
         &self,
         request: Request<TransferLeaderRequest>,
     ) -> Result<Response<TransferLeaderReply>, Status> {
-        let request = self.admit(request)?;
+        let request = request.into_inner();
         let raft = self.raft(request.group)?;
         let request = wire::read_transfer(request)?;
         let answer = raft
@@ -267,7 +258,7 @@ impl raft_server::Raft for RaftServer {
         &self,
         request: Request<ProposeRequest>,
     ) -> Result<Response<ProposeReply>, Status> {
-        let request = self.admit(request)?;
+        let request = request.into_inner();
         let group = self.group(request.group)?;
         let command = Command::from_encoded(request.command);
         let outcome = match group.propose_here(command, request.entries).await {
@@ -287,7 +278,7 @@ impl raft_server::Raft for RaftServer {
         &self,
         request: Request<ReadIndexRequest>,
     ) -> Result<Response<ReadIndexReply>, Status> {
-        let request = self.admit(request)?;
+        let request = request.into_inner();
         let group = self.group(request.group)?;
         let at = group.read_index().await;
         let at = at.map_err(|error| Status::unavailable(error.to_string()))?;
@@ -300,7 +291,7 @@ impl raft_server::Raft for RaftServer {
         &self,
         request: Request<ChangeRequest>,
     ) -> Result<Response<ChangeReply>, Status> {
-        let request = self.admit(request)?;
+        let request = request.into_inner();
         let group = self.group(request.group)?;
         let change = request
             .change

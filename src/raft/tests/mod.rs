@@ -27,6 +27,7 @@ mod crash;
 mod disk;
 mod group;
 mod groups;
+mod peers;
 mod recovery;
 mod sent;
 mod snapshots;

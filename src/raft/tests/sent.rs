@@ -13,18 +13,15 @@ use openraft::{
 use tonic::transport::{Server, server::TcpIncoming};
 
 use super::{create, metrics, open};
-use crate::{
-    proto::raft::raft_server::RaftServer as RaftService,
-    raft::{
-        Group, Groups,
-        clock::Clock,
-        command::Applied,
-        machine::Machine,
-        network::{Badge, Links, Peers, RaftServer},
-        snapshot::SnapshotFile,
-        state::StateStore,
-        types::{Entry, LogId, Types, Vote},
-    },
+use crate::raft::{
+    Group, Groups,
+    clock::Clock,
+    command::Applied,
+    machine::Machine,
+    network::{Badge, Gate, Links, Peers, RaftServer},
+    snapshot::SnapshotFile,
+    state::StateStore,
+    types::{Entry, LogId, Types, Vote},
 };
 
 /// Makes a snapshot file of many blocks, as of log entry 900.
@@ -77,8 +74,8 @@ async fn receiver() -> Receiver {
     let any = ([127, 0, 0, 1], 0).into();
     let listener = TcpIncoming::bind(any).unwrap();
     let address = listener.local_addr().unwrap();
-    let server = RaftServer::new(badge, groups, homes[1].path());
-    let serving = Server::builder().add_service(RaftService::new(server));
+    let server = RaftServer::new(Arc::clone(&badge), groups, homes[1].path());
+    let serving = Server::builder().add_service(Gate::new(badge, server));
     tokio::spawn(serving.serve_with_incoming(listener));
     let peers = Peers::new(sender, None, Clock::default(), any).unwrap();
     let link = Links::new(peers, 0)
