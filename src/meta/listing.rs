@@ -1,10 +1,12 @@
 //! Listings of everything: as many at once as a node can bear, each no faster
 //! than its caller reads, and none for longer than its caller does read. A
-//! caller that reads nothing must not keep all others from theirs.
+//! caller that reads nothing, or next to nothing, must not keep all others from
+//! theirs.
 
 use std::{io, ops::ControlFlow, pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::{Stream, stream};
+use prost::Message;
 use tokio::{
     runtime::Handle,
     sync::{
@@ -15,7 +17,7 @@ use tokio::{
         },
     },
     task,
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tonic::Status;
 
@@ -28,6 +30,11 @@ pub(super) const LISTINGS_MAX: usize = 4;
 pub(super) const LISTING_WAIT: Duration = Duration::from_secs(10);
 /// How long a listing waits for its caller to take one more record.
 pub(super) const LISTING_STALL: Duration = Duration::from_secs(60);
+/// How much longer a listing waits for its caller in all, for each record that
+/// was taken, and for each byte of it: ten a second, or 64 KiB of large ones,
+/// are read for ever.
+const LISTING_RECORD: Duration = Duration::from_millis(100);
+const LISTING_BYTE: Duration = Duration::from_micros(16);
 /// How many records a listing reads ahead of its caller.
 const LISTING_AHEAD: usize = 256;
 
@@ -46,7 +53,7 @@ impl Listings {
     /// Streams what `each` shows of every view, one after the other.
     pub(super) async fn begin<R, F>(&self, views: Vec<View>, each: F) -> Result<Listing<R>, Status>
     where
-        R: Send + 'static,
+        R: Message + 'static,
         F: Fn(&View, &mut dyn FnMut(R) -> ControlFlow<()>) -> io::Result<u64> + Send + 'static,
     {
         let place = self.place().await?;
@@ -58,10 +65,10 @@ impl Listings {
         let runtime = Handle::current();
         task::spawn_blocking(move || {
             let _place = place;
-            let mut ended = None;
+            let (mut ended, mut patience) = (None, LISTING_STALL);
             for view in views {
                 let listed = each(&view, &mut |shown| {
-                    ended = offer(&reply, &runtime, shown).err();
+                    ended = offer(&reply, &runtime, &mut patience, shown).err();
                     match ended {
                         None => ControlFlow::Continue(()),
                         Some(_) => ControlFlow::Break(()),
@@ -108,22 +115,32 @@ enum End {
 }
 
 /// Hands on a record as soon as the caller has taken one that was before it.
-fn offer<R>(
+/// `patience` is what the listing may still wait in all.
+fn offer<R: Message>(
     reply: &mpsc::Sender<Result<R, Status>>,
     runtime: &Handle,
+    patience: &mut Duration,
     record: R,
 ) -> Result<(), End> {
+    let bytes = u32::try_from(record.encoded_len()).unwrap_or(u32::MAX);
+    *patience += LISTING_RECORD + LISTING_BYTE * bytes;
     let waiting = match reply.try_send(Ok(record)) {
         Ok(()) => return Ok(()),
         Err(TrySendError::Closed(_)) => return Err(End::Left),
         Err(TrySendError::Full(record)) => record,
     };
-    match runtime.block_on(reply.send_timeout(waiting, LISTING_STALL)) {
+    let sent = runtime.block_on(async {
+        let (begin, longest) = (Instant::now(), LISTING_STALL.min(*patience));
+        let sent = reply.send_timeout(waiting, longest).await;
+        *patience = patience.saturating_sub(begin.elapsed());
+        sent
+    });
+    match sent {
         Ok(()) => Ok(()),
         Err(SendTimeoutError::Closed(_)) => Err(End::Left),
         Err(SendTimeoutError::Timeout(_)) => Err(End::Told(Status::aborted(format!(
-            "nothing of the listing was read for {LISTING_STALL:?}, so it ended; read it as it \
-             comes, and ask again"
+            "nothing of the listing was read for {LISTING_STALL:?}, or next to nothing for \
+             longer, so it ended; read it as it comes, and ask again"
         )))),
     }
 }

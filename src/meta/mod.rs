@@ -122,7 +122,7 @@ impl MetaService {
     /// reads: group by group, each as of the moment at which its turn begins.
     async fn list<R, F>(&self, read: Read, each: F) -> Result<Listing<R>, Status>
     where
-        R: Send + 'static,
+        R: prost::Message + 'static,
         F: Fn(&View, &mut dyn FnMut(R) -> ControlFlow<()>) -> io::Result<u64> + Send + 'static,
     {
         let views = self.views(read).await?;

@@ -5,7 +5,7 @@ mod writes;
 use std::{task::Poll, time::Duration};
 
 use bytes::Bytes;
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use prometheus::Registry;
 use tonic::Request;
 
@@ -275,6 +275,49 @@ async fn a_listing_whose_caller_reads_nothing_ends_and_says_so() {
         assert_eq!(last.as_ref().unwrap_err().code(), Code::Aborted);
         assert!(before.iter().all(Result::is_ok) && before.len() < 1_999);
     }
+}
+
+#[tokio::test]
+async fn listings_read_at_a_trickle_end_and_make_room() {
+    let node = node().await;
+    let (mut trickled, mut told) = (unread(&node).await, Vec::new());
+    tokio::time::pause();
+    // One record a minute, just before the listing has waited too long for it.
+    for _ in 0..WAITS_MAX {
+        if node.service.listings.running() == 0 {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+        tokio::time::advance(LISTING_STALL - Duration::from_secs(1)).await;
+        let taken = trickled
+            .iter_mut()
+            .map(|listing| listing.next().now_or_never());
+        told.extend(taken.flatten().flatten());
+    }
+    tokio::time::resume();
+    assert_eq!(node.service.listings.running(), 0, "they are held for ever");
+    for listing in trickled {
+        told.extend(listing.collect::<Vec<_>>().await);
+    }
+    let ended = told.into_iter().filter_map(Result::err);
+    let codes: Vec<_> = ended.map(|status| status.code()).collect();
+    assert_eq!(codes, [Code::Aborted; LISTINGS_MAX]);
+}
+
+#[tokio::test]
+async fn a_listing_that_is_read_slowly_and_steadily_comes_whole() {
+    let node = node().await;
+    let mut steady = unread(&node).await.pop().unwrap();
+    tokio::time::pause();
+    let mut count = 1;
+    while let Some(reply) = steady.next().await {
+        reply.unwrap();
+        count += 1;
+        if count % 400 == 0 {
+            tokio::time::advance(LISTING_STALL / 2).await;
+        }
+    }
+    assert_eq!(count, 2_000);
 }
 
 #[tokio::test]
