@@ -138,7 +138,7 @@ impl RaftNetworkV2<Types> for Link {
 
     fn stream_append<'s, S>(
         &'s mut self,
-        input: S,
+        mut input: S,
         _: RPCOption,
     ) -> BoxFuture<
         's,
@@ -150,11 +150,18 @@ impl RaftNetworkV2<Types> for Link {
         let link = &*self;
         Box::pin(async move {
             let group = link.group;
+            // openraft waits in its input before it goes on to a peer that failed:
+            // without this a peer that refuses would be called again at once.
+            let Some(first) = input.next().await else {
+                let none: BoxStream<'s, _> = Box::pin(stream::empty());
+                return Ok(none);
+            };
             let mut client = link.client(Use::Append)?;
             // The input keeps a lock of the core's for as long as it lives, so
             // it ends with the answers, whatever the connection still does.
             let (answers_live, answers_gone) = oneshot::channel::<()>();
-            let appends = input
+            let appends = stream::iter([first])
+                .chain(input)
                 .map(move |request| wire::append(group, request))
                 .take_until(answers_gone.map(drop));
             let replies = client
@@ -277,7 +284,68 @@ where
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        sync::atomic::{AtomicUsize, Ordering},
+        time::Duration,
+    };
+
+    use openraft::raft::AppendEntriesRequest;
+    use tokio::net::TcpListener;
+
     use super::*;
+    use crate::raft::{Clock, network::Badge};
+
+    /// How openraft waits before it goes on to a peer that failed.
+    const BACKOFF: Duration = Duration::from_millis(5);
+
+    #[tokio::test]
+    async fn a_peer_that_hangs_up_is_called_once_for_each_wait_of_openrafts() {
+        let home = tempfile::tempdir().unwrap();
+        let peer = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = peer.local_addr().unwrap().to_string();
+        let calls = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&calls);
+        tokio::spawn(async move {
+            while let Ok((called, _)) = peer.accept().await {
+                counted.fetch_add(1, Ordering::SeqCst);
+                drop(called);
+            }
+        });
+        let badge = Arc::new(Badge::open(home.path(), "ferry", 1).unwrap());
+        let own = ([127, 0, 0, 1], 0).into();
+        let peers = Peers::new(badge, None, Clock::default(), own).unwrap();
+        let mut link = Links::new(peers, 0)
+            .new_client(2, &BasicNode::new(&address))
+            .await;
+
+        // As `StreamState::next_request` does it: the wait is in the input.
+        let waits = Arc::new(AtomicUsize::new(0));
+        for _ in 0..20 {
+            let (waits, calls) = (Arc::clone(&waits), Arc::clone(&calls));
+            let before = calls.load(Ordering::SeqCst);
+            let input = stream::once(async move {
+                tokio::time::sleep(BACKOFF).await;
+                assert_eq!(
+                    calls.load(Ordering::SeqCst),
+                    before,
+                    "called before the wait"
+                );
+                waits.fetch_add(1, Ordering::SeqCst);
+                AppendEntriesRequest {
+                    vote: Vote::new_committed(1, 1),
+                    prev_log_id: None,
+                    entries: Vec::new(),
+                    leader_commit: None,
+                }
+            });
+            let option = RPCOption::new(Duration::from_secs(1));
+            let appended = link.stream_append(Box::pin(input), option).await;
+            assert!(appended.is_err(), "nobody answers there");
+        }
+        assert_eq!(waits.load(Ordering::SeqCst), 20);
+        let calls = calls.load(Ordering::SeqCst);
+        assert!(calls <= 20, "{calls} calls for 20 waits");
+    }
 
     #[tokio::test]
     async fn a_snapshot_that_cannot_be_read_on_ends_with_its_fault() {
