@@ -15,7 +15,10 @@ use crate::{
         until,
     },
 };
-use ferry::proto::mqtt::ListSessionRequest;
+use ferry::proto::{
+    mqtt::ListSessionRequest,
+    raft::{LeaderId, VoteRequest, VoteState, raft_client::RaftClient},
+};
 
 /// Sessions that make a snapshot due and let the log before it go, and how many
 /// of them are written at once.
@@ -136,6 +139,7 @@ async fn a_node_is_added_promoted_made_leader_and_another_removed() {
     let status = nodes.status(4).await;
     assert_eq!(member_at(&status, 1), None);
     assert_eq!(member_at(&status, 4).as_deref(), Some("voter"));
+    nodes.until_not_ready(1, "").await;
     nodes.kill(1).await;
     let line = nodes.line(4).await;
     line.create("after", b"session").await;
@@ -143,7 +147,63 @@ async fn a_node_is_added_promoted_made_leader_and_another_removed() {
 }
 
 #[tokio::test]
-async fn a_node_that_lost_its_data_founds_nothing_and_votes_for_nobody_until_it_is_added_again() {
+async fn a_node_that_lost_its_data_elects_nobody() {
+    let mut nodes = Nodes::three().await;
+    let id = nodes.status(1).await["cluster_id"].clone();
+    // It does not lead, so its end alone is no reason for an election.
+    Nodes::done(&nodes.cluster(1, &["transfer", "2"]).await);
+    nodes.kill(1).await;
+    nodes.wipe(1);
+    nodes.start(1);
+    nodes.until_said(1, "there is one of a kind").await;
+    // Of the two that have their data one is lost too: were the blank node to
+    // vote, the other would be elected.
+    let leader = nodes.leader(2).await;
+    let left = if leader == 2 { 3 } else { 2 };
+    nodes.kill(leader).await;
+    // The answer to its asking for a vote.
+    nodes.until_said(left, "belongs to no cluster").await;
+    nodes.until_not_ready(left, "has no leader").await;
+    assert!(group_at(&nodes.status(left).await, left)["leader"].is_null());
+    for node in [1, left] {
+        let status = create(&nodes.line(node).await, "nobody").await;
+        assert_ne!(status.code(), Code::Ok, "node {node}");
+    }
+
+    // Nor if it is asked as by a member.
+    let address = format!("http://{}", nodes.peer(1));
+    let client = RaftClient::connect(address).await;
+    let mut request = tonic::Request::new(VoteRequest {
+        vote: Some(VoteState {
+            leader: Some(LeaderId {
+                term: 9,
+                node: left,
+            }),
+            committed: false,
+        }),
+        ..VoteRequest::default()
+    });
+    let (from, id) = (left.to_string(), id.as_str().expect("it was founded"));
+    for (key, value) in [
+        ("ferry-cluster", "ferry"),
+        ("ferry-cluster-id", id),
+        ("ferry-from", &from),
+        ("ferry-to", "1"),
+    ] {
+        let value = value.parse().expect("text");
+        request.metadata_mut().insert(key, value);
+    }
+    let answer = client.expect("it listens").vote(request).await;
+    let refused = answer.expect_err("it votes for nobody");
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+    assert!(
+        refused.message().contains("empty data directory"),
+        "{refused}"
+    );
+}
+
+#[tokio::test]
+async fn a_node_that_lost_its_data_founds_nothing_and_has_nothing_until_it_is_added_again() {
     let mut nodes = Nodes::new();
     // Small enough that the log before the loss is let go of.
     nodes.settings = "snapshot_log_bytes: 1MiB\n".into();
@@ -214,7 +274,13 @@ async fn two_founders_make_one_cluster() {
     };
     until("both have founded or given up", async || ends() == 2).await;
     let founded: usize = said("founded the cluster").iter().sum();
-    assert!(founded <= 1, "{}\n{}", nodes.said(1), nodes.said(2));
+    assert_eq!(founded, 1, "{}\n{}", nodes.said(1), nodes.said(2));
+    // Both files name the other two, so whoever founded it has them.
+    for node in [2, 3] {
+        nodes.until_ready(node).await;
+        create_soon(&nodes.line(node).await, &format!("client-{node}")).await;
+    }
+    assert_eq!(nodes.line(3).await.list("").await.len(), 2);
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use crate::{
         client::{CREATE, LIST, Line, frame, grpc, old_form, with},
         faults::Rule,
         load::Loading,
-        nodes::{Nodes, groups_at},
+        nodes::{Nodes, group_at, groups_at, member_at},
         slow_disk::SlowDisk,
         until,
     },
@@ -30,6 +30,101 @@ async fn has_all(nodes: &Nodes, loaded: &crate::support::load::Loaded) {
     for node in NODES {
         let line = nodes.line(node).await;
         assert_eq!(loaded.missing(&line).await, Vec::<String>::new());
+    }
+}
+
+/// A node of three is not ready while the two others are gone, says so once, and
+/// is ready again when one of them is back. `left` chooses it, given who leads.
+async fn is_not_ready_alone(left: impl Fn(u64) -> u64) {
+    let mut nodes = Nodes::three().await;
+    let left = left(nodes.leader(1).await);
+    for other in others(left) {
+        nodes.kill(other).await;
+    }
+    nodes.until_not_ready(left, "has no leader").await;
+    until("the gauge says so", async || {
+        let label = "group=\"0\"";
+        admin::metric(nodes.admin(left), names::RAFT_HAS_LEADER, label).await == 0.0
+    })
+    .await;
+    let group = group_at(&nodes.status(left).await, left);
+    assert!(group["leader"].is_null(), "{group}");
+    nodes.until_said(left, "writes are refused").await;
+    let line = nodes.line(left).await;
+    let body = old_form("client", b"session");
+    let refused = line.ask(grpc(CREATE), body).await.status();
+    assert_ne!(refused.code(), Code::Ok, "{refused}");
+
+    nodes.start(others(left)[0]);
+    nodes.until_ready(left).await;
+    nodes.until_said(left, "has a leader again").await;
+    assert_eq!(nodes.said(left).matches("writes are refused").count(), 1);
+}
+
+#[tokio::test]
+async fn a_leader_that_is_left_alone_is_not_ready() {
+    is_not_ready_alone(|leader| leader).await;
+}
+
+#[tokio::test]
+async fn a_follower_that_is_left_alone_is_not_ready() {
+    is_not_ready_alone(|leader| others(leader)[0]).await;
+}
+
+#[tokio::test]
+async fn a_leader_that_is_removed_hands_over_and_is_not_ready_any_more() {
+    let nodes = Nodes::three().await;
+    let leader = nodes.leader(1).await;
+    let [asked, other] = others(leader);
+    nodes.line(asked).await.create("before", b"session").await;
+    Nodes::done(&nodes.cluster(asked, &["remove", &leader.to_string()]).await);
+    until("another leads", async || {
+        let status = nodes.status(asked).await;
+        let led_by = group_at(&status, asked)["leader"].as_u64();
+        led_by.is_some_and(|node| node != leader)
+    })
+    .await;
+    assert_eq!(member_at(&nodes.status(asked).await, leader), None);
+    nodes.until_not_ready(leader, "").await;
+    nodes.until_ready(other).await;
+    let line = nodes.line(other).await;
+    line.create("after", b"session").await;
+    assert_eq!(line.list("").await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_leader_that_is_told_to_end_hands_leadership_to_a_node_that_lives() {
+    let mut nodes = Nodes::three().await;
+    // The dead one has the smaller number and all of the log, as far as is known.
+    nodes.until_level(&NODES).await;
+    nodes.kill(1).await;
+    until("it is refused as the leader", async || {
+        let refused = nodes.cluster(2, &["transfer", "1"]).await;
+        String::from_utf8_lossy(&refused.stderr).contains("was not heard")
+    })
+    .await;
+    let leader = nodes.leader(2).await;
+    let other = if leader == 2 { 3 } else { 2 };
+    nodes.signal(leader, "TERM").await;
+    let status = nodes.ended(leader).await;
+    let said = nodes.said(leader);
+    assert!(status.success(), "{said}");
+    let words = format!("leadership is handed on leader={other}");
+    assert!(said.contains(&words), "{said}");
+}
+
+#[tokio::test]
+async fn a_leader_that_is_told_to_lead_goes_on_in_its_term() {
+    let nodes = Nodes::three().await;
+    let leader = nodes.leader(1).await;
+    let before = group_at(&nodes.status(leader).await, leader);
+    let transfer = ["transfer", &leader.to_string()];
+    Nodes::done(&nodes.cluster(others(leader)[0], &transfer).await);
+    let line = nodes.line(leader).await;
+    line.create("client", b"session").await;
+    let after = group_at(&nodes.status(leader).await, leader);
+    for key in ["term", "leader"] {
+        assert_eq!(before[key], after[key], "{before} {after}");
     }
 }
 

@@ -198,6 +198,7 @@ struct GroupReport {
     last_log_index: u64,
     applied_index: u64,
     snapshot_index: u64,
+    joint: bool,
     fault: Option<String>,
 }
 
@@ -224,6 +225,7 @@ impl Report {
                         last_log_index: group.last_log_index,
                         applied_index: group.applied_index,
                         snapshot_index: group.snapshot_index,
+                        joint: group.joint,
                         fault: Some(group.fault.clone()).filter(|fault| !fault.is_empty()),
                     })
                     .collect(),
@@ -264,7 +266,11 @@ impl Report {
             }
             for group in &node.groups {
                 let mut row = who();
-                let role = group.fault.as_ref().unwrap_or(&group.role);
+                let role = match (&group.fault, group.joint) {
+                    (Some(fault), _) => fault.clone(),
+                    (None, true) => format!("{}, joint", group.role),
+                    (None, false) => group.role.clone(),
+                };
                 let leader = group
                     .leader
                     .map_or_else(|| "none".into(), |node| node.to_string());

@@ -27,6 +27,7 @@ use super::{
     groups::{Groups, Home},
     line::{Line, Proposal},
     log_store::LogStore,
+    lookout::Lookout,
     machine::{self, Machine},
     metrics::RaftMetrics,
     network::{Alone, Links, ReadError, Route},
@@ -63,6 +64,8 @@ struct Shared {
     line: Line,
     /// To the leader elsewhere, in a cluster.
     route: Option<Route>,
+    /// Whether somebody leads, in a cluster.
+    lookout: Option<Lookout>,
     state: Arc<StateStore>,
     home: Arc<Home>,
     closing: Mutex<Option<Closing>>,
@@ -110,6 +113,7 @@ impl Group {
         let Started {
             raft,
             line,
+            lookout,
             state,
             machine_gone,
         } = launched
@@ -121,6 +125,7 @@ impl Group {
             raft,
             identity: settings.identity.clone(),
             line,
+            lookout,
             state,
             home,
             closing: Mutex::new(Some(Closing { machine_gone, runs })),
@@ -225,17 +230,35 @@ impl Group {
         self.view().sessions()
     }
 
+    pub(super) fn lookout(&self) -> Option<&Lookout> {
+        self.0.lookout.as_ref()
+    }
+
     /// Whether the group takes writes: it runs, and this node leads it or, in a
-    /// cluster, knows who does.
+    /// cluster, hears who does.
     #[must_use]
     pub fn is_ready(&self) -> bool {
+        self.obstacle().is_none()
+    }
+
+    /// Why the group takes no writes at this node, as what is said of it; `None`
+    /// while it takes them.
+    #[must_use]
+    pub fn obstacle(&self) -> Option<String> {
+        if let (Some(lookout), Some(route)) = (&self.0.lookout, &self.0.route) {
+            return match lookout.leader() {
+                Err(unled) => Some(unled.to_string()),
+                Ok(_) if route.has_recovered() => None,
+                Ok(_) => Some("has not applied yet what its log had at the start".to_owned()),
+            };
+        }
         let metrics = self.0.raft.metrics();
         let now = metrics.borrow_watched();
-        let led = match &self.0.route {
-            None => now.current_leader == Some(self.0.identity.node),
-            Some(route) => now.current_leader.is_some() && route.has_recovered(),
-        };
-        now.running_state.is_ok() && led
+        match &now.running_state {
+            Err(fault) => Some(format!("has stopped: {fault}")),
+            Ok(()) if now.current_leader == Some(self.0.identity.node) => None,
+            Ok(()) => Some("has no leader".to_owned()),
+        }
     }
 
     /// Proposals handed to the core since the group was opened.
@@ -310,6 +333,7 @@ impl Group {
 struct Started {
     raft: Raft<Types, Machine>,
     line: Line,
+    lookout: Option<Lookout>,
     state: Arc<StateStore>,
     machine_gone: oneshot::Receiver<()>,
 }
@@ -346,6 +370,10 @@ async fn start(
         }
     };
     let raft = raft.map_err(|error| settings.raft_error(&error))?;
+    let lookout = settings.peers.as_ref().map(|_| {
+        let (raft, metrics) = (raft.clone(), Arc::clone(&metrics));
+        Lookout::start(raft, settings.clock, number, metrics)
+    });
     if settings.peers.is_none() {
         // In a cluster that may take as long as a majority takes to come up,
         // and without this node it would not.
@@ -353,11 +381,13 @@ async fn start(
             raft.shutdown().await.ok();
             return Err(settings.raft_error(&reason));
         }
+        metrics.has_leader.set(1);
     }
     let line = Line::start(raft.clone(), metrics, settings.pipeline);
     Ok(Started {
         raft,
         line,
+        lookout,
         state,
         machine_gone,
     })

@@ -19,7 +19,7 @@ use super::{
     },
     settings::{GroupSettings, OpenError},
 };
-use crate::proto::{cluster::cluster_server::ClusterServer, raft::change_request::Change};
+use crate::proto::cluster::cluster_server::ClusterServer;
 
 /// Where snapshots lie, within the data directory, until they are whole.
 const INCOMING: &str = "incoming";
@@ -160,14 +160,7 @@ impl Member {
     /// # Errors
     /// As [`Groups::shutdown`].
     pub async fn shutdown(self) -> io::Result<()> {
-        let handing = self.groups.all().iter().map(async |group| {
-            if let Some(heir) = group.heir()
-                && let Err(status) = group.change_here(Change::Transfer(heir)).await
-            {
-                tracing::warn!("leadership was not handed on: {}", status.message());
-            }
-        });
-        join_all(handing).await;
+        join_all(self.groups.all().iter().map(Group::hand_on)).await;
         let closed = self.groups.shutdown().await;
         for task in self.tasks {
             task.abort();

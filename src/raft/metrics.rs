@@ -50,6 +50,7 @@ pub struct RaftMetrics {
     pub(crate) write_seconds: Histogram,
     pub(crate) append_seconds: Histogram,
     pub(crate) apply_seconds: Histogram,
+    pub(crate) has_leader: IntGauge,
     apply_lag: IntGauge,
     committed: AtomicU64,
     applied: AtomicU64,
@@ -74,6 +75,10 @@ impl RaftMetrics {
                     .buckets(buckets);
                 keep(registry, Histogram::with_opts(opts)?)
             };
+        let gauge = |name: &str, help: &str| -> prometheus::Result<IntGauge> {
+            let gauge = IntGauge::with_opts(Opts::new(name, help).const_label("group", &label))?;
+            keep(registry, gauge)
+        };
         Ok(Self {
             write_requests: counter(
                 names::RAFT_WRITE_REQUESTS,
@@ -99,15 +104,13 @@ impl RaftMetrics {
                 "One apply call of the state machine, in seconds.",
                 seconds()?,
             )?,
-            apply_lag: keep(
-                registry,
-                IntGauge::with_opts(
-                    Opts::new(
-                        names::RAFT_APPLY_LAG,
-                        "Log entries committed and not yet applied.",
-                    )
-                    .const_label("group", &label),
-                )?,
+            has_leader: gauge(
+                names::RAFT_HAS_LEADER,
+                "1 while the group has a leader with a majority behind it, as this node can tell.",
+            )?,
+            apply_lag: gauge(
+                names::RAFT_APPLY_LAG,
+                "Log entries committed and not yet applied.",
             )?,
             committed: AtomicU64::new(0),
             applied: AtomicU64::new(0),

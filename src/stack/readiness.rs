@@ -52,9 +52,9 @@ impl Readiness {
         let Some(groups) = &self.groups else {
             return self.unreachable.get().and_then(|unreachable| unreachable());
         };
-        let mut groups = groups.all().iter();
-        let waits = groups.position(|group| !group.is_ready())?;
-        Some(format!("Raft group {waits} has no leader"))
+        let mut groups = groups.all().iter().enumerate();
+        groups
+            .find_map(|(number, group)| Some(format!("Raft group {number} {}", group.obstacle()?)))
     }
 
     /// The same, as health is told.

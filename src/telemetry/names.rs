@@ -77,6 +77,8 @@ pub const RAFT_LOG_APPEND_SECONDS: &str = "ferry_raft_log_append_seconds";
 pub const RAFT_LOG_SYNC_SECONDS: &str = "ferry_raft_log_sync_seconds";
 /// One apply call of the state machine, in seconds.
 pub const RAFT_APPLY_BATCH_SECONDS: &str = "ferry_raft_apply_batch_seconds";
+/// 1 while the group has a leader with a majority behind it.
+pub const RAFT_HAS_LEADER: &str = "ferry_raft_has_leader";
 /// Log entries committed and not yet applied.
 pub const RAFT_APPLY_LAG: &str = "ferry_raft_apply_lag";
 /// Log entries made durable by one sync.
@@ -121,6 +123,7 @@ pub const ALL: &[&str] = &[
     RAFT_LOG_APPEND_SECONDS,
     RAFT_LOG_SYNC_SECONDS,
     RAFT_APPLY_BATCH_SECONDS,
+    RAFT_HAS_LEADER,
     RAFT_APPLY_LAG,
     RAFT_PROPOSALS_PER_SYNC,
 ];

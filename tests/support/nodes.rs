@@ -206,6 +206,16 @@ impl Nodes {
         .await;
     }
 
+    /// Waits until a node says that it is not ready, in these words.
+    pub(crate) async fn until_not_ready(&self, node: u64, words: &str) {
+        let admin = self.nodes[&node].admin;
+        until("the node is not ready", async || {
+            let answer = admin::fetch(admin, "/ready").await;
+            matches!(answer, Ok((503, why)) if why.contains(words))
+        })
+        .await;
+    }
+
     pub(crate) const fn faults(&self) -> &Faults {
         &self.faults
     }
@@ -230,6 +240,11 @@ impl Nodes {
             policy = policy.replace(&shipped, &self.address(*node).to_string());
         }
         policy
+    }
+
+    /// Where it listens for its peers, without a gate.
+    pub(crate) fn peer(&self, node: u64) -> SocketAddr {
+        self.nodes[&node].peer
     }
 
     /// Where its peers call it.
