@@ -146,6 +146,16 @@ async fn a_node_is_added_promoted_made_leader_and_another_removed() {
     assert_eq!(line.list("").await.len(), 2);
 }
 
+#[test]
+fn what_cannot_be_reached_is_named_with_the_systems_reason() {
+    let run = std::process::Command::new(env!("CARGO_BIN_EXE_ferry"))
+        .args(["cluster", "--node", "127.0.0.1:1", "status"])
+        .output();
+    let output = run.expect("cargo built the binary");
+    let words = "127.0.0.1:1 cannot be reached: Connection refused";
+    refused(&output, &[words]);
+}
+
 #[tokio::test]
 async fn a_node_that_lost_its_data_elects_nobody() {
     let mut nodes = Nodes::three().await;

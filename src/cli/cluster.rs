@@ -8,12 +8,18 @@ use anyhow::{Context, Result, anyhow};
 use comfy_table::{Cell, CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
 use futures_util::future::join_all;
 use serde::Serialize;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::{
+    Code, Status,
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
+};
 
 use super::{Output, print_json};
-use crate::proto::cluster::{
-    AddRequest, PromoteRequest, RemoveRequest, StatusReply, StatusRequest, TransferRequest,
-    cluster_client::ClusterClient,
+use crate::{
+    proto::cluster::{
+        AddRequest, PromoteRequest, RemoveRequest, StatusReply, StatusRequest, TransferRequest,
+        cluster_client::ClusterClient,
+    },
+    raft::{never_sent, unreached},
 };
 
 /// How long a connection may take.
@@ -82,10 +88,18 @@ enum Command {
     },
 }
 
+/// What a node was asked for.
+#[derive(Clone, Copy)]
+enum Asked {
+    /// Something that it goes on with when nobody waits for it.
+    Change,
+    Look,
+}
+
 impl Cluster {
     pub(super) async fn run(self) -> Result<ExitCode> {
         let mut client = self.client(&self.node)?;
-        let refused = |status: tonic::Status| anyhow!("{}: {}", self.node, status.message());
+        let refused = |status: Status| self.refused(&status, Asked::Change);
         match &self.command {
             Command::Status { output } => return self.status(&mut client, *output).await,
             Command::Add { address } => {
@@ -113,6 +127,25 @@ impl Cluster {
             }
         }
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// What the operator is told of a call that failed.
+    fn refused(&self, status: &Status, asked: Asked) -> anyhow::Error {
+        let unconnected = never_sent(status);
+        let why = match unreached(status, "") {
+            Some(why) => why,
+            // tonic's own, of `Endpoint::timeout`.
+            None if status.code() == Code::Cancelled => format!("gave no answer within {CHANGE:?}"),
+            // The node's words, which say what they are about.
+            None => return anyhow!("{}", status.message()),
+        };
+        let node = &self.node;
+        match asked {
+            Asked::Change if !unconnected => anyhow!(
+                "{node} {why}; the change was begun and may still happen; see `ferry cluster status`"
+            ),
+            Asked::Change | Asked::Look => anyhow!("{node} {why}"),
+        }
     }
 
     fn client(&self, address: &str) -> Result<ClusterClient<Channel>> {
@@ -147,7 +180,7 @@ impl Cluster {
         output: Output,
     ) -> Result<ExitCode> {
         let told = client.status(StatusRequest {}).await;
-        let told = told.map_err(|status| anyhow!("{}: {}", self.node, status.message()))?;
+        let told = told.map_err(|status| self.refused(&status, Asked::Look))?;
         let told = told.into_inner();
         let mut asked = Vec::new();
         for member in &told.members {

@@ -11,7 +11,7 @@ use tonic::{Request, Response, Status};
 use super::{
     founding::{greet, join},
     groups::Groups,
-    network::Peers,
+    network::{Peers, ReadError},
 };
 use crate::proto::{
     cluster::{
@@ -33,6 +33,24 @@ impl ClusterService {
         let groups = self.groups.all().iter();
         let changes = groups.map(|group| group.change(change.clone()));
         join_all(changes).await.into_iter().collect()
+    }
+
+    /// Whether every group has a leader with a majority behind it, and this node
+    /// knows all that was changed before.
+    async fn is_led(&self) -> Result<(), Status> {
+        let asked = join_all(self.groups.all().iter().map(super::Group::linearize)).await;
+        for (group, asked) in asked.into_iter().enumerate() {
+            let why = match asked {
+                Ok(()) => continue,
+                Err(ReadError::NoLeader) => "it has no leader that this node knows of".to_owned(),
+                Err(ReadError::Unconfirmed(why)) => why,
+            };
+            return Err(Status::unavailable(format!(
+                "nothing is changed: Raft group {group} cannot change its members now: {why}; try \
+                 again once a majority of its voters runs"
+            )));
+        }
+        Ok(())
     }
 
     /// Whether a node is a member of any group.
@@ -102,6 +120,7 @@ impl Cluster for ClusterService {
                 self.groups.count()
             )));
         }
+        self.is_led().await?;
         // An id says that it is no newcomer: what was begun is done to its end.
         let is_known = match found.cluster_id.is_empty() {
             true => self.is_member(found.node),
@@ -114,6 +133,7 @@ impl Cluster for ClusterService {
                 found.node
             )));
         }
+        // Last, since a node keeps the id for good.
         let taken = join(&self.peers, Some(found.node), &address, &own).await?;
         if taken != own {
             return Err(Status::failed_precondition(format!(
@@ -143,6 +163,12 @@ impl Cluster for ClusterService {
         request: Request<RemoveRequest>,
     ) -> Result<Response<RemoveReply>, Status> {
         let node = request.into_inner().node;
+        self.is_led().await?;
+        if !self.is_member(node) {
+            return Err(Status::not_found(format!(
+                "node {node} is no member of this cluster"
+            )));
+        }
         self.in_every_group(Change::Remove(node)).await?;
         Ok(Response::new(RemoveReply {}))
     }

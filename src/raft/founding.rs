@@ -20,6 +20,7 @@ use super::{
     groups::Groups,
     machine,
     network::{Peers, Use},
+    unreached,
 };
 use crate::proto::raft::{GreetReply, GreetRequest, JoinRequest};
 
@@ -130,7 +131,7 @@ impl Founding {
             ..
         } = greet(&self.peers, Some(node), address)
             .await
-            .map_err(|status| of_peer(node, address, &status))?;
+            .map_err(|status| of_peer(node, &status))?;
         let own = self.peers.badge().id().unwrap_or_default();
         let refused = |what: String| Err(Obstacle::Refused(what));
         if !cluster_id.is_empty() && cluster_id != own {
@@ -162,7 +163,7 @@ impl Founding {
     async fn enlist(&self, node: u64, address: &str, id: &str) -> Result<(), Obstacle> {
         let taken = join(&self.peers, Some(node), address, id)
             .await
-            .map_err(|status| of_peer(node, address, &status))?;
+            .map_err(|status| of_peer(node, &status))?;
         match taken == id {
             true => Ok(()),
             false => Err(Obstacle::Refused(format!(
@@ -181,7 +182,7 @@ pub(super) async fn greet(
 ) -> Result<GreetReply, Status> {
     let mut client = peers.client(address, Use::Talk)?;
     let greeting = client.greet(peers.badge().stamp(GreetRequest {}, node));
-    Ok(in_time(peers, greeting).await?.into_inner())
+    Ok(in_time(peers, address, greeting).await?.into_inner())
 }
 
 /// Offers a node a cluster id; returns the one that it has from now on.
@@ -196,24 +197,34 @@ pub(super) async fn join(
         cluster_id: id.to_owned(),
     };
     let joining = client.join(peers.badge().stamp(request, node));
-    Ok(in_time(peers, joining).await?.into_inner().cluster_id)
+    let joined = in_time(peers, address, joining).await?;
+    Ok(joined.into_inner().cluster_id)
 }
 
+/// What was answered; an error names the address that it is about.
 async fn in_time<T>(
     peers: &Peers,
+    address: &str,
     asked: impl Future<Output = Result<T, Status>>,
 ) -> Result<T, Status> {
     let patience = peers.patience();
-    let answered = tokio::time::timeout(patience, asked).await;
-    answered.unwrap_or_else(|_| {
-        Err(Status::unavailable(format!(
-            "no answer within {patience:?}"
-        )))
-    })
+    let own = peers.badge().node();
+    match tokio::time::timeout(patience, asked).await {
+        Ok(answered) => answered.map_err(|status| {
+            let what = match unreached(&status, &format!(" from node {own}")) {
+                Some(why) => format!("{address} {why}"),
+                None => format!("{address}: {}", status.message()),
+            };
+            Status::new(status.code(), what)
+        }),
+        Err(_) => Err(Status::unavailable(format!(
+            "{address} gave node {own} no answer within {patience:?}"
+        ))),
+    }
 }
 
-fn of_peer(node: u64, address: &str, status: &Status) -> Obstacle {
-    let what = format!("node {node} at {address}: {}", status.message());
+fn of_peer(node: u64, status: &Status) -> Obstacle {
+    let what = format!("node {node}: {}", status.message());
     match status.code() {
         tonic::Code::FailedPrecondition => Obstacle::Refused(what),
         _ => Obstacle::Waiting(what),

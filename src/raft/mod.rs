@@ -45,6 +45,7 @@ mod shape;
 mod snapshot;
 mod state;
 mod types;
+mod unreached;
 mod view;
 
 #[cfg(test)]
@@ -58,9 +59,11 @@ pub use groups::{GROUPS_MAX, Groups};
 pub use line::Pipeline;
 pub use member::{Member, MemberError, MemberSettings};
 pub use metrics::{LogMetrics, RaftMetrics};
+pub(crate) use network::never_sent;
 pub use network::{PeerTls, Peers, ReadError, TlsError};
 pub use read::Read;
 pub use runtime::Runtime;
 pub use sessions::Sessions;
 pub use settings::{GroupSettings, OpenError};
+pub(crate) use unreached::unreached;
 pub use view::View;

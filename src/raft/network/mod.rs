@@ -25,7 +25,7 @@ pub(crate) use badge::Badge;
 pub(crate) use gate::Gate;
 pub(crate) use link::Links;
 pub use peers::Peers;
-pub(crate) use peers::{CONNECTION_WINDOW, MESSAGE_MAX, Use, WINDOW};
+pub(crate) use peers::{CONNECTION_WINDOW, MESSAGE_MAX, Use, WINDOW, never_sent};
 pub use route::ReadError;
 pub(crate) use route::{Leads, Route};
 pub(crate) use server::RaftServer;

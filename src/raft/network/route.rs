@@ -31,6 +31,7 @@ use crate::{
         command::Command,
         machine::Machine,
         types::{Answer, LogId, ProposeError, Types},
+        unreached,
     },
 };
 
@@ -261,6 +262,19 @@ impl Route {
         };
         let request = self.peers.badge().stamp(request, Some(node));
         let mut client = self.peers.client(address, Use::Talk)?;
-        client.change(request).await.map(|_| ())
+        let changed = client.change(request).await;
+        changed.map(|_| ()).map_err(|status| {
+            let Some(why) = unreached(&status, " from this node") else {
+                return status;
+            };
+            let leader = format!("the Raft group's leader, node {node} at {address}, {why}");
+            match never_sent(&status) {
+                true => Status::unavailable(format!("{leader}; try again")),
+                false => Status::unknown(format!(
+                    "{leader}; the change was begun and may still happen; see `ferry cluster \
+                     status`"
+                )),
+            }
+        })
     }
 }

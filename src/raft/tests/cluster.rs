@@ -14,7 +14,10 @@ use super::create;
 use crate::{
     proto::{
         self,
-        cluster::{AddRequest, PromoteRequest, TransferRequest, cluster_server::Cluster as _},
+        cluster::{
+            AddRequest, PromoteRequest, RemoveRequest, TransferRequest,
+            cluster_server::Cluster as _,
+        },
         raft::{Learner, change_request::Change},
     },
     raft::{
@@ -76,6 +79,53 @@ fn configs(group: &Group) -> usize {
     let now = metrics.borrow_watched();
     let members = now.membership_config.membership();
     members.get_joint_config().len()
+}
+
+#[tokio::test]
+async fn a_node_is_not_taken_in_before_a_leader_has_agreed() {
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    // It belongs to a cluster, of which no other node is there.
+    let left = node(one.path(), 1, BTreeMap::new()).await;
+    let asked = service(&left);
+    asked.peers.badge().adopt("a").unwrap();
+    let newcomer = node(two.path(), 2, BTreeMap::new()).await;
+    let address = newcomer.peer_addr().to_string();
+    let refused = asked.add(Request::new(AddRequest { address })).await;
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+    assert!(refused.message().contains("no leader"), "{refused}");
+    assert_eq!(service(&newcomer).peers.badge().id(), None);
+    newcomer.shutdown().await.unwrap();
+    left.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_no_group_knows_is_not_removed_and_what_one_knows_is() {
+    let home = tempfile::tempdir().unwrap();
+    let founder = founder(home.path()).await;
+    let asked = service(&founder);
+    let remove = async || asked.remove(Request::new(RemoveRequest { node: 7 })).await;
+    assert_eq!(remove().await.unwrap_err().code(), Code::NotFound);
+    let raft = founder.groups().at(1).raft();
+    let added = raft.add_learner(7, BasicNode::new(NOWHERE), false).await;
+    added.unwrap();
+    remove().await.unwrap();
+    assert_eq!(remove().await.unwrap_err().code(), Code::NotFound);
+    founder.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_address_that_cannot_be_reached_is_named_with_the_systems_reason() {
+    let home = tempfile::tempdir().unwrap();
+    let founder = founder(home.path()).await;
+    let address = NOWHERE.to_owned();
+    let refused = service(&founder)
+        .add(Request::new(AddRequest { address }))
+        .await
+        .unwrap_err();
+    let words = "127.0.0.1:1 cannot be reached from node 1: Connection refused";
+    assert!(refused.message().starts_with(words), "{refused}");
+    founder.shutdown().await.unwrap();
 }
 
 #[tokio::test]
