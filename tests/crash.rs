@@ -31,8 +31,12 @@ use crate::{
 const CYCLES: u32 = 4;
 const CYCLES_VARIABLE: &str = "FERRY_CRASH_CYCLES";
 const SEED_VARIABLE: &str = "FERRY_CRASH_SEED";
-/// Most sessions acknowledged in one cycle.
+/// Most sessions acknowledged in a cycle that is killed from without.
 const SESSIONS: u64 = 1_500;
+/// How long an armed process may live, and how much it may acknowledge, before
+/// it is killed after all: a snapshot is made at every MiB of a group's log.
+const ARMED: Duration = Duration::from_secs(40);
+const ARMED_SESSIONS: u64 = 60_000;
 /// Cycles of one directory; the next begins a new one.
 const LIFE: u32 = 20;
 
@@ -61,18 +65,29 @@ fn place(random: &mut fastrand::Rng) -> String {
     let place = places[random.usize(..places.len())];
     let passings = match place.split_once('.') {
         Some(("log" | "apply", _)) => random.u64(20..400),
-        _ => random.u64(1..3),
+        // Rare ones: a second passing is further than an armed process lives.
+        _ => 1,
     };
     format!("{place}@{passings}")
 }
 
 /// Kills it when so many sessions are acknowledged, unless it has died before.
-async fn die(mut sidecar: Sidecar, prefix: &str, sessions: u64) -> (Loaded, TempDir, bool) {
+/// One that is armed is to die by itself, and has `longest` for it.
+async fn die(
+    mut sidecar: Sidecar,
+    prefix: &str,
+    sessions: u64,
+    longest: Option<Duration>,
+) -> (Loaded, TempDir, bool) {
     let loading = Loading::start(sidecar.address, prefix);
-    until("it dies, or has acknowledged enough", async || {
+    let dead = until("it dies, or has acknowledged enough", async || {
         sidecar.is_dead() || loading.acknowledged() >= sessions
-    })
-    .await;
+    });
+    match longest {
+        None => dead.await,
+        // Not reached in time is a cycle that counts for no place.
+        Some(longest) => tokio::time::timeout(longest, dead).await.unwrap_or(()),
+    }
     let by_itself = sidecar.is_dead();
     let home = sidecar.kill().await;
     (loading.stop(), home, by_itself)
@@ -111,8 +126,12 @@ async fn killed_at_random_moments_it_has_every_acknowledged_session() {
                 }
             }
         }
-        let sessions = random.u64(50..SESSIONS);
-        let (loaded, kept, by_itself) = die(sidecar, &format!("cycle-{cycle}-"), sessions).await;
+        let (sessions, longest) = match armed {
+            None => (random.u64(50..SESSIONS), None),
+            Some(_) => (ARMED_SESSIONS, Some(ARMED)),
+        };
+        let prefix = format!("cycle-{cycle}-");
+        let (loaded, kept, by_itself) = die(sidecar, &prefix, sessions, longest).await;
         places.extend(armed.filter(|_| by_itself));
         total += loaded.acknowledged.total();
         loads.push(loaded);
@@ -121,6 +140,8 @@ async fn killed_at_random_moments_it_has_every_acknowledged_session() {
     verify_in_the_groups_own_words(&home, &loads).await;
     report(seed, total, &places, restarts);
     assert!(total > 0, "nothing was ever acknowledged");
+    let died = cycles < 2 || !places.is_empty();
+    assert!(died, "no armed process ever died at its place, seed {seed}");
 }
 
 /// The last directory once more, id by id and byte by byte.
@@ -148,7 +169,7 @@ async fn the_crash_harness_finds_a_planted_lie() {
     let armed = format!("{}@50", fail::ACKNOWLEDGE);
     let sidecar = Sidecar::armed(new_home(), &policy(), &armed).await;
     let sidecar = sidecar.expect("a lie kills nobody");
-    let (loaded, home, _) = die(sidecar, "lie-", 1_000).await;
+    let (loaded, home, _) = die(sidecar, "lie-", 1_000, None).await;
     let sidecar = Sidecar::with_policy_again(home, &policy()).await;
     let line = Line::open(sidecar.address).await;
     let missing = loaded.missing(&line).await;
