@@ -101,11 +101,16 @@ impl Line {
 
     /// The sessions of one client, or of all if `client_id` is empty.
     pub(crate) async fn list(&self, client_id: &str) -> Vec<Bytes> {
+        self.list_with(&[], client_id).await
+    }
+
+    /// The same, of a call with such metadata.
+    pub(crate) async fn list_with(&self, metadata: &[(&str, &str)], client_id: &str) -> Vec<Bytes> {
         let request = ListSessionRequest {
             tenant: String::new(),
             client_id: client_id.into(),
         };
-        let answer = self.ask(grpc(LIST), frame(&request)).await;
+        let answer = self.ask(with(LIST, metadata), frame(&request)).await;
         assert_eq!(answer.status().code(), Code::Ok, "{}", answer.status());
         let read = |message: Bytes| ListSessionReply::decode(message).expect("a listed session");
         messages(answer.body)

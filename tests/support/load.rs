@@ -101,13 +101,19 @@ impl Loading {
 impl Loaded {
     /// The acknowledged sessions that `line` does not list, byte for byte.
     pub(crate) async fn missing(&self, line: &Line) -> Vec<String> {
-        let listed: HashSet<_> = line.list("").await.into_iter().collect();
+        self.missing_with(&[], line).await
+    }
+
+    /// The same, asked for with such metadata.
+    pub(crate) async fn missing_with(&self, metadata: &[(&str, &str)], line: &Line) -> Vec<String> {
+        let listed = line.list_with(metadata, "").await;
+        let listed: HashSet<_> = listed.into_iter().collect();
         let every = (self.acknowledged.total() / BY_NAME).max(1);
         let mut missing = Vec::new();
         for (place, number) in (0_u64..).zip(self.acknowledged.iter()) {
             let (client_id, value) = (self.sessions.client_id(number), self.sessions.value(number));
             let there = listed.contains(&value[..]);
-            let own = place % every != 0 || line.list(&client_id).await == [value];
+            let own = place % every != 0 || line.list_with(metadata, &client_id).await == [value];
             if !there || !own {
                 missing.push(client_id);
             }
