@@ -344,9 +344,11 @@ async fn a_slow_way_to_one_node_slows_nobody_else() {
     let nodes = Nodes::three().await;
     let leader = nodes.leader(1).await;
     let slow = if leader == 3 { 2 } else { 3 };
-    nodes.faults().set(leader, slow, Rule::Slow);
+    // Some 200 KB, of which 2 KB a second pass: with the slow one's word it
+    // would take longer than anything is waited for.
+    nodes.faults().set(leader, slow, Rule::Trickle);
     let loading = Loading::start(nodes.address(leader), "slow-");
-    loading.until_acknowledged(600).await;
+    loading.until_acknowledged(1_500).await;
     let loaded = loading.stop();
     assert_eq!(nodes.leader(leader).await, leader, "it was slow, not gone");
     nodes.faults().set(leader, slow, Rule::Pass);

@@ -28,10 +28,14 @@ pub(crate) enum Rule {
     Hold,
     /// A few of them arrive at a time.
     Slow,
+    /// So few that whoever waits for a load of this way waits for minutes, and
+    /// a heartbeat still arrives in time.
+    Trickle,
 }
 
 /// How much a slow way lets through at a time, and how often.
 const SLOW: (usize, Duration) = (1 << 10, Duration::from_millis(2));
+const TRICKLE: (usize, Duration) = (64, Duration::from_millis(32));
 const BUFFER: usize = 64 << 10;
 
 type Rules = HashMap<(u64, u64), Rule>;
@@ -129,10 +133,8 @@ async fn carry(
                 rules.changed().await.map_err(io::Error::other)?;
                 continue;
             }
-            Rule::Slow => {
-                tokio::time::sleep(SLOW.1).await;
-                SLOW.0
-            }
+            Rule::Slow => few(SLOW).await,
+            Rule::Trickle => few(TRICKLE).await,
         };
         tokio::select! {
             // A rule that changes counts at once, also for who waits for bytes.
@@ -143,4 +145,10 @@ async fn carry(
             },
         }
     }
+}
+
+/// Waits until a slow way lets something through; how much.
+async fn few((bytes, every): (usize, Duration)) -> usize {
+    tokio::time::sleep(every).await;
+    bytes
 }
