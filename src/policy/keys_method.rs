@@ -200,8 +200,8 @@ pub(super) static ON_ERROR: Keys = Keys::any_of(&[
     key(
         "bisect",
         SomeOf(STATUSES),
-        "Statuses that are definite rejections: such a batch is cut in halves until the entry at \
-         fault is alone.",
+        "Statuses that are definite rejections where the upstream gives them: such a batch is cut \
+         in halves until the entry at fault is alone.",
     ),
     key(
         "retry",

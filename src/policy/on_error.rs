@@ -50,8 +50,8 @@ const NO_REJECTION: [Code; 5] = [
 /// The checked `on_error` section.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OnError {
-    /// Statuses that reject a batch for some of its entries, none of which
-    /// was applied: its halves are tried each by itself.
+    /// Statuses by which the upstream rejects a batch for some of its entries,
+    /// none of which was applied: its halves are tried each by itself.
     pub bisect: Vec<Code>,
     /// After which statuses a batch is sent again as it is.
     pub retry: Option<Retry>,

@@ -28,7 +28,7 @@ use tower::{
     retry::budget::{Budget, TpsBudget},
 };
 
-use super::{BatchReply, Call, unanswered};
+use super::{BatchReply, Call, reply::is_given, unanswered};
 use crate::{
     batch::{Batch, BatchError, Callers, Split},
     policy::{OnError, Retry},
@@ -288,8 +288,7 @@ where
     /// certainly refused.
     fn doubt(&self, batch: &Batch<Call>, made: Made) -> Doubt {
         let status = made.attempt.answer().err()?;
-        let rules = &self.rules.on_error[batch.requests[0].method];
-        let refused = status.code() == Code::Unavailable || rules.bisect.contains(&status.code());
+        let refused = status.code() == Code::Unavailable || self.rejects(&status, batch);
         (!refused).then_some(status)
     }
 
@@ -303,9 +302,15 @@ where
         batch: &Batch<Call>,
         range: &Range<usize>,
     ) -> bool {
+        self.rejects(status, batch) && sent > 1 && staying(batch, range).next().is_some()
+    }
+
+    /// Whether `status` rejects `batch` for some of its calls. What ferry says
+    /// of a reply that it cannot read, or of a call that broke off, does not,
+    /// whatever its code: the batch may have taken effect.
+    fn rejects(&self, status: &Status, batch: &Batch<Call>) -> bool {
         let rules = &self.rules.on_error[batch.requests[0].method];
-        let rejects = rules.bisect.contains(&status.code());
-        rejects && sent > 1 && staying(batch, range).next().is_some()
+        rules.bisect.contains(&status.code()) && is_given(status)
     }
 
     /// Each caller's own answer, by halves: k entries at fault among n cost

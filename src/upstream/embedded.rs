@@ -14,7 +14,7 @@ use futures_util::future::BoxFuture;
 use tonic::Status;
 use tower::Service;
 
-use super::{BatchReply, Call, Target, late};
+use super::{BatchReply, Call, Target, late, reply::given};
 use crate::{
     batch::Batch,
     raft::{
@@ -71,12 +71,12 @@ impl Service<Batch<Call>> for Embedded {
                 match applied.await {
                     Ok(Applied::Done) => Ok(BatchReply::Same(Bytes::from_static(kind.reply()))),
                     // The rule of its kind keeps a conditional write out of batches.
-                    Ok(Applied::Conflict) => Err(Status::internal(
+                    Ok(Applied::Conflict) => Err(given(Status::internal(
                         "the batch expects offsets, and a conditional write shares no batch",
-                    )),
-                    Ok(Applied::Malformed) => Err(Status::internal(
+                    ))),
+                    Ok(Applied::Malformed) => Err(given(Status::internal(
                         "the batch could not be applied: it does not parse",
-                    )),
+                    ))),
                     Err(error) => Err(of_propose(&error)),
                 }
             })

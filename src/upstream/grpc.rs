@@ -19,7 +19,7 @@ use tower::Service;
 use super::{
     BatchReply, Call, Led, Receiving, RemoteClient, Target, late,
     leader::{HOPS, Hint, no_leader},
-    reply::of_split,
+    reply::{given, of_split},
 };
 use crate::{
     accept::frame::{self, HEADER, Unary},
@@ -217,17 +217,16 @@ async fn read_reply(response: Response<Receiving>) -> Result<Bytes, Status> {
         ))
     })?;
     let status = body.trailers().and_then(Status::from_header_map);
-    finish(
-        status.unwrap_or_else(|| Status::unknown("the upstream's reply has no grpc-status")),
-        Some(body.to_bytes()),
-    )
+    let status =
+        status.ok_or_else(|| Status::unknown("the upstream's reply has no grpc-status"))?;
+    finish(status, Some(body.to_bytes()))
 }
 
 fn finish(mut status: Status, body: Option<Bytes>) -> Result<Bytes, Status> {
     if status.code() != tonic::Code::Ok {
         // The batch's own trailers are no single caller's business.
         *status.metadata_mut() = tonic::metadata::MetadataMap::new();
-        return Err(status);
+        return Err(given(status));
     }
     match frame::unary(&body.unwrap_or_default()) {
         Ok(Unary::Message(message)) => Ok(message),

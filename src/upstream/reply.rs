@@ -1,5 +1,7 @@
 //! What a batch was answered with, as its callers will hear it.
 
+use std::{error::Error, sync::Arc};
+
 use bytes::Bytes;
 use tonic::{Code, Status};
 
@@ -62,6 +64,23 @@ pub(super) fn of_split(error: &SplitError) -> Status {
         _ => Code::Internal,
     };
     Status::new(code, error.to_string())
+}
+
+/// Marks a status that the upstream gave as its own. Any other is ferry's word
+/// for what it saw of the upstream, and says nothing of what was done there.
+#[derive(Debug, thiserror::Error)]
+#[error("the upstream's own status")]
+struct Given;
+
+/// `status`, which the upstream gave.
+pub(super) fn given(mut status: Status) -> Status {
+    status.set_source(Arc::new(Given));
+    status
+}
+
+/// Whether the upstream gave `status`.
+pub(super) fn is_given(status: &Status) -> bool {
+    status.source().is_some_and(|source| source.is::<Given>())
 }
 
 /// One entry's own status, as the upstream's reply has it.

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Mutex,
-    atomic::{AtomicBool, Ordering},
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use prometheus::Opts;
@@ -14,6 +14,12 @@ use crate::{
     batch::{Callers, ClosedBy, HandedOver},
     policy::{Policy, Retry},
     proto::mqtt::OldCreateSession,
+    transport::{ClientFiles, Endpoint},
+    upstream::{
+        Remote, RemoteClient, Target,
+        reply::given,
+        stub::{Came, Stub},
+    },
     wire::Scan,
 };
 
@@ -91,6 +97,7 @@ fn front(
         let mut seen = seen.lock().expect("no holder panics");
         let refused = answer(seen.len(), &clients);
         seen.push(clients);
+        let refused = refused.map(given);
         std::future::ready(refused.map_or(Ok(BatchReply::Same(Bytes::new())), Err))
     });
     let layer = AgainLayer::new(vec![rules], Duration::from_secs(10), counted.clone());
@@ -151,6 +158,63 @@ async fn a_status_that_proves_nothing_is_never_bisected_and_a_batch_never_sent_a
             assert_eq!((error.code(), error.message()), (code, "no"));
             assert_eq!(sent.lock().expect("no holder panics").len(), 1);
         }
+    }
+}
+
+/// How an upstream fails a batch.
+#[derive(Clone, Copy, Debug)]
+enum Fails {
+    /// By its own status.
+    Says(Code),
+    /// It resets the call.
+    Resets,
+}
+
+/// How many batches reach an upstream that fails each so.
+async fn batches_until_final(fails: Fails) -> usize {
+    let count = Arc::<AtomicUsize>::default();
+    let seen = Arc::clone(&count);
+    let stub = Stub::start(100, 9, move |(_, mut respond): Came| {
+        seen.fetch_add(1, Ordering::SeqCst);
+        match fails {
+            Fails::Says(code) => {
+                let mut response = http::Response::new(());
+                let headers = response.headers_mut();
+                headers.insert(Status::GRPC_STATUS, (code as u16).into());
+                let sent = respond.send_response(response, true);
+                sent.map(drop).expect("ferry is there");
+            }
+            Fails::Resets => respond.send_reset(h2::Reason::INTERNAL_ERROR),
+        }
+    });
+    let stub = stub.await;
+    let uri = format!("http://{}", stub.address);
+    let endpoints = vec![Endpoint::Url(uri.parse().expect("a URI"))];
+    let client = RemoteClient::new(endpoints, ClientFiles::default()).expect("no TLS, no fault");
+    let target = Target {
+        path: "/s.S/Set".into(),
+        plan: Arc::clone(&Policy::embedded().methods[0].plan),
+        attempt_timeout: None,
+    };
+    let minute = Duration::from_secs(60);
+    let rules = on_error(&[Code::Internal], None);
+    let layer = AgainLayer::new(vec![rules], minute, counted());
+    let remote = layer.layer(Remote::new(client, vec![target], minute));
+    let error = match remote.oneshot(batch(&names(2))).await {
+        Ok(reply) => own_parts(reply, 2).swap_remove(1).map(drop),
+        Err(status) => Err(status),
+    };
+    assert_eq!(error.map_err(|status| status.code()), Err(Code::Internal));
+    count.load(Ordering::SeqCst)
+}
+
+#[tokio::test]
+async fn only_a_status_that_the_upstream_itself_gave_has_a_batch_bisected() {
+    let rejects = batches_until_final(Fails::Says(Code::Internal)).await;
+    assert_eq!(rejects, 3, "and both halves");
+    // A success without a message is INTERNAL too, and may have been applied.
+    for fails in [Fails::Says(Code::Ok), Fails::Resets] {
+        assert_eq!(batches_until_final(fails).await, 1, "{fails:?}");
     }
 }
 
