@@ -9,6 +9,11 @@ use std::fmt;
 
 /// How deep messages and groups may nest: the bound that decoders share.
 pub(super) const MAX_DEPTH: u32 = 100;
+/// Most bytes of a tag or a length: some decoders take no more, though the
+/// bytes past what the number needs be padding.
+const MAX_PREFIX: usize = 5;
+/// Most bytes of a value.
+const MAX_VALUE: usize = 10;
 
 /// How a record's value is encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +69,12 @@ pub enum Malformed {
     #[error("the number at byte {at} is longer than 64 bits")]
     Varint {
         /// Where the number begins.
+        at: usize,
+    },
+    /// A tag or a length of more bytes than every decoder takes.
+    #[error("the tag or length at byte {at} is longer than {MAX_PREFIX} bytes")]
+    Prefix {
+        /// Where it begins.
         at: usize,
     },
     /// Field number zero, or one beyond 2^29 - 1, or a wire type that does not exist.
@@ -162,7 +173,7 @@ pub(super) fn read(buf: &[u8], at: usize) -> Result<Record, Malformed> {
         0 => (Wire::Varint, value, varint(buf, value, at)?.1),
         1 => (Wire::Fixed64, value, advance(buf, value, 8, at)?),
         2 => {
-            let (len, payload) = varint(buf, value, at)?;
+            let (len, payload) = bounded::<MAX_PREFIX>(buf, value, at)?;
             (Wire::Len, payload, advance(buf, payload, len, at)?)
         }
         3 => (Wire::Group, value, group_end(buf, value, number, at)?),
@@ -183,19 +194,36 @@ pub(super) fn read(buf: &[u8], at: usize) -> Result<Record, Malformed> {
 /// The varint at `at` and the offset after it; `start` is where blame lies.
 #[inline(always)]
 pub(super) fn varint(buf: &[u8], at: usize, start: usize) -> Result<(u64, usize), Malformed> {
+    bounded::<MAX_VALUE>(buf, at, start)
+}
+
+/// The same of at most so many bytes, which only a long one is asked.
+#[inline(always)]
+fn bounded<const MOST: usize>(
+    buf: &[u8],
+    at: usize,
+    start: usize,
+) -> Result<(u64, usize), Malformed> {
     match *buf.get(at..).unwrap_or_default() {
         [one, ..] if one < 0x80 => Ok((u64::from(one), at + 1)),
         // Two bytes are the length of most values, and worth their own line.
         [one, two, ..] if two < 0x80 => Ok((u64::from(one & 0x7f) | u64::from(two) << 7, at + 2)),
-        [_, ..] => long_varint(buf, at, start),
+        [_, ..] => long_varint::<MOST>(buf, at, start),
         [] => Err(Malformed::Truncated { at: start }),
     }
 }
 
 #[inline(never)]
-fn long_varint(buf: &[u8], at: usize, start: usize) -> Result<(u64, usize), Malformed> {
+fn long_varint<const MOST: usize>(
+    buf: &[u8],
+    at: usize,
+    start: usize,
+) -> Result<(u64, usize), Malformed> {
     let mut value = 0;
-    for (i, &byte) in buf[at..].iter().take(10).enumerate() {
+    for (i, &byte) in buf[at..].iter().take(MOST).enumerate() {
+        if MOST == MAX_PREFIX && i + 1 == MOST && byte >= 0x80 {
+            return Err(Malformed::Prefix { at });
+        }
         // The tenth byte holds the 64th bit and nothing more.
         if i == 9 && byte > 1 {
             return Err(Malformed::Varint { at });
@@ -211,7 +239,7 @@ fn long_varint(buf: &[u8], at: usize, start: usize) -> Result<(u64, usize), Malf
 /// Field number, wire type bits, and the offset after the tag.
 #[inline(always)]
 fn tag(buf: &[u8], at: usize) -> Result<(u32, u8, usize), Malformed> {
-    let (key, value) = varint(buf, at, at)?;
+    let (key, value) = bounded::<MAX_PREFIX>(buf, at, at)?;
     let number = u32::try_from(key >> 3).map_err(|_| Malformed::Tag { at })?;
     if number == 0 || key > u64::from(u32::MAX) {
         return Err(Malformed::Tag { at });

@@ -125,6 +125,42 @@ fn bytes_that_are_no_protobuf_are_refused() {
 }
 
 #[test]
+fn a_tag_or_length_that_some_decoders_do_not_take_is_refused() {
+    // All of them take five bytes, and ten of a value.
+    let padded = |tag, prefix| {
+        let inner = len(2, "1");
+        let key = [varint(1 << 3 | 2, tag), varint(1, prefix), b"a".to_vec()];
+        let will = [varint(3 << 3 | 2, tag), varint(0, prefix)];
+        [key.concat(), inner, will.concat()].concat()
+    };
+    let at_the_top = |tag, prefix| {
+        let entry = padded(1, 1);
+        let head = [varint(1 << 3 | 2, tag), varint(entry.len() as u64, prefix)];
+        [head.concat(), entry].concat()
+    };
+    for sound in [(1, 1), (5, 1), (1, 5), (5, 5)] {
+        assert_eq!(piece(len(1, padded(sound.0, sound.1))).entries(), 1);
+        assert_eq!(piece(at_the_top(sound.0, sound.1)).entries(), 1);
+    }
+    for long in [(6, 1), (1, 6), (10, 1), (1, 10)] {
+        for message in [len(1, padded(long.0, long.1)), at_the_top(long.0, long.1)] {
+            assert!(
+                refusal(&message).contains("is longer than 5 bytes"),
+                "{long:?}"
+            );
+        }
+    }
+    let grants = |width| [varint(400 << 3, 1), varint(7, width)].concat();
+    let entry = |width| len(1, [len(1, "a"), len(2, "1"), grants(width)].concat());
+    assert_eq!(piece(entry(10)).entries(), 1);
+    let packed = len(
+        1,
+        [len(1, "a"), len(2, "1"), len(400, varint(7, 10))].concat(),
+    );
+    assert_eq!(piece(packed).entries(), 1);
+}
+
+#[test]
 fn a_malformed_packed_list_is_refused() {
     let entry = |grants: &[u8]| len(1, [len(1, "a"), len(2, "1"), len(400, grants)].concat());
     assert_eq!(piece(entry(&[1, 0x80, 0x01, 2])).entries(), 1);
