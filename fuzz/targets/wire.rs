@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 use bytes::{Bytes, BytesMut};
 use ferry::wire::{
     Condition, Field, Fill, Form, Held, HeldIs, Is, KeyUse, Kind, Lift, LiftedField, Message,
-    Parts, Piece, Plan, ReplyShape, Scan, Shape, SplitShape, StatusShape, Wrap,
+    Parts, Piece, Plan, ReplyShape, Require, Scan, Shape, SplitShape, StatusShape, Wrap,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -83,7 +83,8 @@ fn field(number: u32, name: &str, kind: Kind) -> Field {
         name: name.into(),
         kind,
         repeated: false,
-        require: false,
+        require: Require::Nothing,
+        choice: None,
         max_len: None,
     }
 }
@@ -98,7 +99,7 @@ fn list(field: Field) -> Field {
 /// Both generations on one path; keys once; a reply of the same type.
 fn sessions() -> Shape {
     let mut client_id = field(1, "client_id", Kind::Text);
-    (client_id.require, client_id.max_len) = (true, Some(64));
+    (client_id.require, client_id.max_len) = (Require::Filled, Some(64));
     let entry = vec![
         client_id,
         field(2, "session", Kind::Bytes),

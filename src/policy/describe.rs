@@ -15,7 +15,7 @@ use super::{
 use crate::{
     batch::Close,
     limit::Algorithm,
-    wire::{HeldIs, Is, KeyUse, Plan},
+    wire::{HeldIs, Is, KeyUse, Plan, Require},
 };
 
 /// What `policy` does, method by method, as `ferry check` prints it.
@@ -303,8 +303,10 @@ fn refused(method: &Method) -> String {
     };
     rules.extend(["not protobuf".into(), "strings not UTF-8".into()]);
     for field in method.plan.entry_fields() {
-        if field.require {
-            rules.push(format!("{} empty", field.name));
+        match field.require {
+            Require::Nothing => {}
+            Require::Present => rules.push(format!("{} missing", field.name)),
+            Require::Filled => rules.push(format!("{} empty", field.name)),
         }
         if let Some(max) = field.max_len {
             rules.push(format!("{} over {max} bytes", field.name));
@@ -350,6 +352,9 @@ fn alone_if(plan: &Plan) -> String {
         rules.extend(mixed.map(|field| format!("its entries differ in {field}")));
         if plan.keys() == KeyUse::Distinct {
             rules.push("one key stands in it twice".into());
+        }
+        if plan.other_fields().any(|field| field.choice.is_some()) {
+            rules.push("two of one oneof stand outside its entries".into());
         }
     }
     rules.push(

@@ -11,14 +11,15 @@ use std::{
 };
 
 use prost_reflect::{
-    DescriptorPool, FieldDescriptor, Kind as ProtoKind, MessageDescriptor, MethodDescriptor,
+    Cardinality, DescriptorPool, FieldDescriptor, Kind as ProtoKind, MessageDescriptor,
+    MethodDescriptor,
 };
 
 use super::{
     fault::{Found, nearest},
     section::At,
 };
-use crate::wire::{Field, Kind, Message};
+use crate::wire::{Field, Kind, Message, Require};
 
 /// Most bytes that a descriptor file may have.
 const MAX_BYTES: u64 = 32 << 20;
@@ -197,7 +198,11 @@ impl Types {
                 | ProtoKind::Enum(_) => Kind::Varint,
             },
             repeated: field.is_list() || field.is_map(),
-            require: false,
+            require: match field.cardinality() {
+                Cardinality::Required => Require::Present,
+                Cardinality::Optional | Cardinality::Repeated => Require::Nothing,
+            },
+            choice: choice(field),
             max_len: None,
         }
     }
@@ -220,6 +225,15 @@ impl Types {
     pub(super) fn into_messages(self) -> Vec<Message> {
         self.messages
     }
+}
+
+/// The oneof that `field` is a member of, by its place among those of its type.
+/// One that stands for `optional` has no other member.
+fn choice(field: &FieldDescriptor) -> Option<u32> {
+    let choice = field.containing_oneof()?;
+    let mut all = choice.parent_message().oneofs();
+    let place = all.position(|one| one == choice)?;
+    u32::try_from(place).ok().filter(|_| !choice.is_synthetic())
 }
 
 /// The field of `message` that `name` names, or a sentence with the nearest right name.

@@ -1,7 +1,7 @@
 //! Where entries go: into the request's own list, or whole into another
 //! method's; and the fields, by path, that keep requests apart.
 
-use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor, MethodDescriptor};
+use prost_reflect::{Cardinality, FieldDescriptor, Kind, MessageDescriptor, MethodDescriptor};
 
 use super::{
     descriptors::{Descriptors, field},
@@ -70,6 +70,17 @@ impl Form {
         }
         let (batched, element) = batched(file, &target.input(), found)?;
         let within = self::wrap(file, method, &element, &batched, found)?;
+        // What stands around a request has nothing else to say.
+        let must = |field: &FieldDescriptor| field.cardinality() == Cardinality::Required;
+        let mut unsaid: Vec<_> = target.input().fields().filter(must).collect();
+        if let Some((inner, _)) = &within {
+            let around = element.fields().filter(must);
+            unsaid.extend(around.filter(|field| field.number() != *inner));
+        }
+        if let Some(field) = unsaid.first() {
+            let what = format!("requires {}, which no call says", field.full_name());
+            return fault(&what, found);
+        }
         let wrap = Wrap {
             request: target.input().full_name().into(),
             batched: batched.name().into(),
@@ -152,9 +163,11 @@ pub(super) fn discriminators(
         .enumerate()
         .map(|(i, name)| {
             let at = format!("{}.discriminator_fields[{i}]", file.path);
-            let (numbers, last) = path(request, name, &at, found)?;
-            one_of_none(&last, name, &at, found)?;
-            Some(numbers)
+            let steps = path(request, name, &at, found)?;
+            for step in &steps {
+                one_of_none(step, name, &at, found)?;
+            }
+            Some(numbers(&steps))
         })
         .collect();
     paths.into_iter().collect()
@@ -169,8 +182,16 @@ pub(super) fn conditions(
     let mut conditions = Vec::with_capacity(file.form.alone_if.len());
     for (i, (name, is)) in file.form.alone_if.iter().enumerate() {
         let at = format!("{}.unbatchable_if[{i}].field", file.path);
-        let resolved = path(request, name, &at, found);
-        conditions.push(resolved.map(|(path, _)| Condition { path, is: *is }));
+        let steps = path(request, name, &at, found);
+        // Of one that is there nobody asks whether it counts.
+        let steps = steps.filter(|steps| {
+            let mut steps = steps.iter();
+            *is == Is::Present || steps.all(|step| one_of_none(step, name, &at, found).is_some())
+        });
+        conditions.push(steps.map(|steps| Condition {
+            path: numbers(&steps),
+            is: *is,
+        }));
     }
     conditions.into_iter().collect()
 }
@@ -213,20 +234,23 @@ pub(super) fn stays<'a>(
     all_stay
 }
 
-/// A dotted path as field numbers, and the field where it ends.
+fn numbers(steps: &[FieldDescriptor]) -> Vec<u32> {
+    steps.iter().map(FieldDescriptor::number).collect()
+}
+
+/// The fields of a dotted path.
 fn path(
     request: &MessageDescriptor,
     name: &At<String>,
     at: &str,
     found: &mut Found,
-) -> Option<(Vec<u32>, FieldDescriptor)> {
+) -> Option<Vec<FieldDescriptor>> {
     let At { value, at: place } = name;
     let mut message = Some(request.clone());
-    let (mut numbers, mut last) = (Vec::new(), None);
+    let mut steps: Vec<FieldDescriptor> = Vec::new();
     for step in value.split('.') {
         let Some(within) = message else {
-            let parent: Option<FieldDescriptor> = last;
-            let parent = parent.map_or(String::new(), |field| field.full_name().to_owned());
+            let parent = steps.last().map_or("", FieldDescriptor::full_name);
             let what = format!("{parent} is no message, so it has no {step}");
             return found.add(*place, format!("{at}: {value}: {what}"));
         };
@@ -234,14 +258,13 @@ fn path(
             Ok(field) => field,
             Err(why) => return found.add(*place, format!("{at}: {value}: {why}")),
         };
-        numbers.push(field.number());
         message = match field.kind() {
             Kind::Message(within) => Some(within),
             _ => None,
         };
-        last = Some(field);
+        steps.push(field);
     }
-    Some((numbers, last?))
+    Some(steps)
 }
 
 /// A value that another field's can take away cannot tell entries apart.

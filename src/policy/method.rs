@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     raft::command::Kind as Write,
-    wire::{Condition, Is, KeyUse, Lift, LiftedField, Plan, Shape},
+    wire::{Condition, Is, KeyUse, Lift, LiftedField, Plan, Require, Shape},
 };
 
 /// The embedded group keeps a key's length in 16 bits, as MQTT does.
@@ -151,6 +151,8 @@ fn plan(
     );
     let lift = file.lift.as_ref().map(|lift| {
         let needed = keys.iter().flatten().chain(required.iter().flatten());
+        let always = |field: &FieldDescriptor| field.cardinality() == Cardinality::Required;
+        let needed = needed.cloned().chain(entry.fields().filter(always));
         self::lift(
             &file.path,
             lift,
@@ -173,6 +175,9 @@ fn plan(
     let use_of_keys = key_use(file, found);
     let bounds = max_field_bytes(file, entry, found);
     let (keys, required) = (scalar(keys?, file, found)?, required?);
+    for (field, name) in required.iter().zip(&file.require) {
+        form::one_of_none(field, name, &format!("{}.require", file.path), found)?;
+    }
     let lift = match lift {
         Some(lift) => Some(lift?),
         None => None,
@@ -201,7 +206,7 @@ fn plan(
             crate::wire::Kind::Message(entry_type);
     }
     for field in &required {
-        types.field_mut(entry_type, field.number())?.require = true;
+        types.field_mut(entry_type, field.number())?.require = Require::Filled;
     }
     if write.is_some() {
         for key in &keys {
@@ -329,12 +334,12 @@ fn scalar(
 }
 
 /// The single form; `needed` are the entry's fields without which none is valid.
-fn lift<'a>(
+fn lift(
     path: &str,
     file: &LiftFile,
     request: &MessageDescriptor,
     entry: &MessageDescriptor,
-    needed: impl Iterator<Item = &'a FieldDescriptor>,
+    needed: impl Iterator<Item = FieldDescriptor>,
     descriptors: &Descriptors,
     found: &mut Found,
 ) -> Option<Lift> {
@@ -361,6 +366,19 @@ fn lift<'a>(
                     kind(&one),
                     to.value,
                     kind(&other)
+                );
+                fault(to.at, &what)
+            }
+            (Ok(one), Ok(other)) if is_choice(&one) != is_choice(&other) => {
+                let (one, other) = if is_choice(&one) {
+                    (&one, &other)
+                } else {
+                    (&other, &one)
+                };
+                let what = format!(
+                    "{} is a member of a oneof and {} is of none: must be alike",
+                    one.full_name(),
+                    other.full_name()
                 );
                 fault(to.at, &what)
             }
@@ -394,6 +412,12 @@ fn lift<'a>(
         from: single.full_name().into(),
         fields: lifted,
     })
+}
+
+/// Whether another field's value can take that of `field` away.
+fn is_choice(field: &FieldDescriptor) -> bool {
+    let choice = field.containing_oneof();
+    choice.is_some_and(|choice| !choice.is_synthetic())
 }
 
 /// Whether a value of `one` is encoded as a value of `other`.

@@ -3,7 +3,7 @@
 
 use super::{
     error::PlanError,
-    shape::{Field, Message},
+    shape::{Field, Kind, Message, Require},
 };
 
 /// What a scan notes of a field's values.
@@ -21,8 +21,10 @@ pub(super) struct Mark {
 #[derive(Debug)]
 pub(super) struct Known {
     pub(super) field: Field,
-    /// Its bit where it is required or expected, else 0.
-    pub(super) bit: u64,
+    /// The bits that are held once it stands there.
+    pub(super) there: u64,
+    /// Those that are held as long as it is not its default.
+    pub(super) filled: u64,
     pub(super) mark: Mark,
 }
 
@@ -42,8 +44,10 @@ impl Checked {
     /// Fails where a number stands twice, or too much is asked for.
     pub(super) fn new(message: Message, marks: Vec<Mark>) -> Result<Self, PlanError> {
         let Message { name, fields } = message;
-        let asked = |(field, mark): &(&Field, &Mark)| field.require || mark.expected;
-        let count = fields.iter().zip(&marks).filter(asked).count();
+        let asked = |(field, mark): (&Field, &Mark)| {
+            usize::from(field.require != Require::Nothing) + usize::from(mark.expected)
+        };
+        let count = fields.iter().zip(&marks).map(asked).sum();
         if count > u64::BITS as usize {
             return Err(PlanError::ManyRequired {
                 message: name,
@@ -52,13 +56,34 @@ impl Checked {
         }
         let (mut required, mut expected) = (0_u64, 0_u64);
         let known = |(field, mark): (Field, Mark)| {
-            let mut bit = 0;
-            if field.require || mark.expected {
-                bit = 1 << (required | expected).count_ones();
-                required |= if field.require { bit } else { 0 };
-                expected |= if mark.expected { bit } else { 0 };
+            let (mut there, mut filled) = (0, 0);
+            // Of these to be there is all that can be asked.
+            let whole = field.repeated || matches!(field.kind, Kind::Message(_) | Kind::Group);
+            let mut bit = |all: &mut u64, is_filled: bool, taken: u64| {
+                let bit = 1 << taken.count_ones();
+                *all |= bit;
+                *if is_filled && !whole {
+                    &mut filled
+                } else {
+                    &mut there
+                } |= bit;
+            };
+            let taken = required | expected;
+            match field.require {
+                Require::Nothing => {}
+                Require::Present => bit(&mut required, false, taken),
+                Require::Filled => bit(&mut required, true, taken),
             }
-            Known { field, bit, mark }
+            if mark.expected {
+                let taken = required | expected;
+                bit(&mut expected, true, taken);
+            }
+            Known {
+                field,
+                there,
+                filled,
+                mark,
+            }
         };
         let fields: Vec<Known> = fields.into_iter().zip(marks).map(known).collect();
         let rows = fields.iter().enumerate();
@@ -91,7 +116,7 @@ impl Checked {
         if held & self.required == self.required {
             return None;
         }
-        let lacking = |known: &&Known| known.field.require && held & known.bit == 0;
+        let lacking = |known: &&Known| (known.there | known.filled) & self.required & !held != 0;
         self.fields.iter().find(lacking).map(|known| &known.field)
     }
 }

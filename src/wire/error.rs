@@ -5,7 +5,10 @@
 
 use std::str::Utf8Error;
 
-use super::record::{Malformed, Wire};
+use super::{
+    record::{Malformed, Wire},
+    shape::{Field, Require},
+};
 
 /// Boxed, so that the answer to every check fits in registers.
 pub(super) type Refusal = Box<ScanError>;
@@ -46,6 +49,12 @@ pub enum ScanError {
     /// A required field is absent or empty.
     #[error("{field}: is empty: must have at least 1 byte; fill it in")]
     Empty {
+        /// Path of the field.
+        field: String,
+    },
+    /// A field is absent without which the message is none.
+    #[error("{field}: is missing: its .proto says required; send it")]
+    Missing {
         /// Path of the field.
         field: String,
     },
@@ -99,7 +108,10 @@ impl ScanError {
     #[must_use]
     pub fn is_malformed(&self) -> bool {
         match self {
-            Self::Malformed { .. } | Self::WireType { .. } | Self::NotUtf8 { .. } => true,
+            Self::Malformed { .. }
+            | Self::WireType { .. }
+            | Self::NotUtf8 { .. }
+            | Self::Missing { .. } => true,
             Self::Empty { .. }
             | Self::TooLong { .. }
             | Self::NoEntries { .. }
@@ -114,6 +126,7 @@ impl ScanError {
         if let Self::WireType { field, .. }
         | Self::NotUtf8 { field, .. }
         | Self::Empty { field }
+        | Self::Missing { field }
         | Self::TooLong { field, .. } = &mut self
         {
             *field = match index {
@@ -151,10 +164,13 @@ pub(super) fn not_utf8(field: &str, error: Utf8Error) -> Refusal {
     })
 }
 
+/// What is told of `lacking`, which its caller calls `field`.
 #[cold]
-pub(super) fn empty(field: &str) -> Refusal {
-    Box::new(ScanError::Empty {
-        field: field.to_owned(),
+pub(super) fn missing(lacking: &Field, field: &str) -> Refusal {
+    let field = field.to_owned();
+    Box::new(match lacking.require {
+        Require::Present => ScanError::Missing { field },
+        Require::Nothing | Require::Filled => ScanError::Empty { field },
     })
 }
 

@@ -33,7 +33,7 @@ pub use plan::Plan;
 pub use record::{Malformed, Record, Records, Wire, records};
 pub use shape::{
     Condition, Field, Fill, Held, HeldIs, Is, KeyUse, Kind, Lift, LiftedField, Message, ReplyShape,
-    Shape, SplitShape, StatusShape, Wrap,
+    Require, Shape, SplitShape, StatusShape, Wrap,
 };
 pub use shard::{Placing, group_of};
 pub use split::{EntryStatus, Parts};

@@ -22,6 +22,9 @@ pub enum Reason {
     Group,
     /// It has more other top-level fields than a partition may consist of.
     ManyFields,
+    /// It has two members of one oneof outside its entries, of which the later
+    /// counts; a partition does not say which that is.
+    Oneof,
     /// A condition of the policy holds.
     Condition,
     /// Two of its entries have one key, and a batch takes a key once.
@@ -38,6 +41,7 @@ impl Reason {
             Self::UnknownField => "unknown_field",
             Self::Group => "group",
             Self::ManyFields => "many_fields",
+            Self::Oneof => "oneof",
             Self::Condition => "unbatchable_if",
             Self::DuplicateKey => "duplicate_key",
             Self::MixedDiscriminator => "mixed_discriminator",

@@ -15,7 +15,7 @@ use bytes::Bytes;
 
 use super::{
     checked::Known,
-    error::{Refusal, ScanError, empty, not_utf8, too_long, wire_type},
+    error::{Refusal, ScanError, missing, not_utf8, too_long, wire_type},
     key::{self, Keys},
     marks::SLOTS,
     partition::{Other, Span, value_at},
@@ -41,6 +41,8 @@ struct Tally {
     lifted_len: usize,
     lifted: Lifted,
     others: Vec<Other>,
+    /// Which required fields stand outside the entries.
+    held: u64,
     /// Values of the entry that is being read, as the plan wants them remembered.
     slots: [Span; SLOTS],
     /// The same of the first entry.
@@ -118,6 +120,9 @@ impl Plan {
             at = read.end;
         }
         let form = self.form(tally)?;
+        if let Some(field) = self.messages[self.request].missing(tally.held) {
+            return Err(missing(field, &field.name));
+        }
         if form == Form::Single {
             self.end_entry(buf, tally);
         }
@@ -154,6 +159,10 @@ impl Plan {
             Some(Role::Other(index)) => {
                 let known = &self.messages[self.request].fields[*index];
                 self.value(known, &known.field.name, buf, read, 1, tally)?;
+                tally.held = hold(tally.held, known, read, buf);
+                if known.field.choice.is_some() && self.contends(known, tally) {
+                    tally.alone(Reason::Oneof);
+                }
                 if tally.others.len() < MAX_OTHERS {
                     tally.others.push((read.number, read.start, read.end));
                 } else {
@@ -163,6 +172,18 @@ impl Plan {
             None => tally.alone(unknown(read)),
         }
         Ok(())
+    }
+
+    /// Whether another member of the oneof that `known` is of stands there too.
+    #[cold]
+    fn contends(&self, known: &Known, tally: &Tally) -> bool {
+        let request = &self.messages[self.request];
+        let choice = |number| {
+            let index = *request.by_number.at(number)?;
+            request.fields[index].field.choice
+        };
+        let mut others = tally.others.iter().map(|&(number, ..)| number);
+        others.any(|other| other != known.field.number && choice(other) == known.field.choice)
     }
 
     /// Checks one record of the batched field.
@@ -230,7 +251,7 @@ impl Plan {
             tally.alone(Reason::Condition);
         }
         match message.missing(held) {
-            Some(field) => Err(empty(&field.name)),
+            Some(field) => Err(missing(field, &field.name)),
             None => Ok(()),
         }
     }
@@ -323,7 +344,7 @@ impl Plan {
                 }
                 match entry.missing(tally.lifted.held) {
                     None => Ok(Form::Single),
-                    Some(field) => Err(empty(self.single_name(field))),
+                    Some(field) => Err(missing(field, self.single_name(field))),
                 }
             }
             (batch, _) => Err(self.no_form(batch)),
@@ -385,15 +406,14 @@ impl Plan {
 /// `held` with `read`, a record of `known`, taken into account.
 #[inline]
 fn hold(held: u64, known: &Known, read: &Record, buf: &[u8]) -> u64 {
-    let Known { field, bit, .. } = known;
-    if *bit == 0 {
+    let held = held | known.there;
+    if known.filled == 0 {
         return held;
     }
     // Of a scalar that stands twice the last counts, as for any decoder.
-    let presence = field.repeated || matches!(field.kind, Kind::Message(_) | Kind::Group);
-    match presence || !read.is_default(buf) {
-        true => held | bit,
-        false => held & !bit,
+    match read.is_default(buf) {
+        true => held & !known.filled,
+        false => held | known.filled,
     }
 }
 

@@ -92,10 +92,25 @@ pub struct Field {
     pub kind: Kind,
     /// Whether it may stand more than once (or packed).
     pub repeated: bool,
-    /// Whether it must be there: a message or list present, a scalar not its default.
-    pub require: bool,
+    /// What must be there of it.
+    pub require: Require,
+    /// Which of its type's oneofs it is a member of, if of any.
+    pub choice: Option<u32>,
     /// Most bytes its value may have, if bounded.
     pub max_len: Option<usize>,
+}
+
+/// What must be there of a field.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Require {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// It stands there, whatever its value: proto2's `required`, without which
+    /// decoders refuse the whole message.
+    Present,
+    /// A message or list is present, a scalar is not its default.
+    Filled,
 }
 
 /// What a field holds, as far as the wire shows it.

@@ -4,6 +4,7 @@ mod faults;
 mod forms;
 mod hostile;
 mod loads;
+mod poison;
 
 use std::path::Path;
 

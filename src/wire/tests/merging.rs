@@ -154,7 +154,7 @@ fn a_shape_that_contradicts_itself_is_no_plan() {
     assert!(matches!(
         broken(|s| s.messages[2].fields = (1..66)
             .map(|n| Field {
-                require: true,
+                require: Require::Filled,
                 ..field(n, "f", Kind::Bytes)
             })
             .collect()),

@@ -59,7 +59,8 @@ fn field(number: u32, name: &str, kind: Kind) -> Field {
         name: name.into(),
         kind,
         repeated: false,
-        require: false,
+        require: Require::Nothing,
+        choice: None,
         max_len: None,
     }
 }
@@ -70,12 +71,12 @@ fn shape() -> Shape {
         name: "test.Entry".into(),
         fields: vec![
             Field {
-                require: true,
+                require: Require::Filled,
                 max_len: Some(64),
                 ..field(1, "client_id", Kind::Text)
             },
             Field {
-                require: true,
+                require: Require::Filled,
                 ..field(2, "session", Kind::Bytes)
             },
             field(3, "will", Kind::Message(2)),

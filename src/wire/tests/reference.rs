@@ -14,7 +14,7 @@ fn create_session() -> Plan {
     shape.messages[0].fields.truncate(1);
     shape.messages[1].fields.truncate(2);
     for field in &mut shape.messages[1].fields {
-        field.require = false;
+        field.require = Require::Nothing;
         field.max_len = None;
     }
     Plan::new(shape).expect("the shape is sound")
