@@ -44,6 +44,7 @@ mod latency;
 mod pace;
 mod partitions;
 mod queue;
+mod refuse;
 mod service;
 mod shadow;
 mod split;

@@ -23,7 +23,7 @@ use tower::{Layer, Service};
 
 use super::{
     Batch, BatchError, Coalesce, Entry, Held, PartOf, QueueSettings, ShedReason, Split, Weight,
-    WindowSettings, queue::Queue, worker::Worker,
+    WindowSettings, bell::Arrival, queue::Queue, worker::Worker,
 };
 use crate::reply::{self, Outcome};
 
@@ -82,10 +82,6 @@ where
         }
     }
 }
-
-/// An entry with less time than this is looked at when it comes; others may
-/// stand until the worker next looks, which is a linger away at the most.
-const URGENT: Duration = Duration::from_millis(20);
 
 /// Whether entries like this one fill a window by bytes before they fill it
 /// by count, so that the count of arrivals alone says too little.
@@ -150,10 +146,17 @@ where
             return Answer::refused(BatchError::DeadlineExceeded);
         }
         let window = self.rules.window(&partition);
-        let urgent = slack.is_some_and(|slack| slack < URGENT) || is_large(weight, window);
-        if let Err(shed) = self.admit(&partition, weight, slack, window) {
+        let bounds = self.rules.queue(&partition);
+        if let Err(shed) = self.admit(&partition, weight, slack, window, bounds) {
             return Answer::refused(shed);
         }
+        let arrival = Arrival {
+            at: now,
+            window,
+            is_large: is_large(weight, window),
+            slack,
+            max_wait: bounds.max_wait,
+        };
         let (reply, answer) = reply::channel();
         self.queue.joined(weight);
         let held = Held {
@@ -171,7 +174,7 @@ where
             self.queue.left(u64::from(weight.entries), weight.bytes);
             return Answer::refused(BatchError::Closed);
         }
-        self.queue.bell().sent(arrived, urgent);
+        self.queue.bell().sent(arrived, &arrival);
         Answer::waiting(answer, deadline)
     }
 
@@ -183,11 +186,11 @@ where
         weight: Weight,
         slack: Option<Duration>,
         window: WindowSettings,
-    ) -> Result<(), BatchError<E>> {
-        let QueueSettings {
+        QueueSettings {
             max_wait,
             max_bytes,
-        } = self.rules.queue(partition);
+        }: QueueSettings,
+    ) -> Result<(), BatchError<E>> {
         let wait = self.queue.drain_time(Weight::full(window));
         let reason = if self.queue.bytes() + weight.bytes as u64 > max_bytes as u64 {
             ShedReason::QueueBytes

@@ -247,6 +247,11 @@ impl<T> Window<T> {
         u64::from(self.settings.max_entries.get()).saturating_sub(self.count)
     }
 
+    /// When it may close partially.
+    pub(super) fn closes(&self) -> Close {
+        self.settings.close
+    }
+
     /// When the oldest entry came.
     #[must_use]
     pub fn oldest(&self) -> Option<Instant> {

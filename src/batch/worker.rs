@@ -18,12 +18,14 @@ use tokio::{sync::mpsc, task::unconstrained};
 use tower::Service;
 
 use super::{
-    Batch, BatchError, Coalesce, Entry, Held, PartOf, Sealed, Sealing, ShedReason, Split, Weight,
+    Batch, BatchError, Close, Coalesce, Entry, Held, PartOf, Sealed, Sealing, Split,
+    bell::{Sleep, Slept},
     flight::{Finished, Flight, Report, clock, unzip},
     latency::{Latency, Outlook},
     pace::Pace,
     partitions::Partitions,
     queue::Queue,
+    refuse::{shed_doomed, turn_away},
     window::{Caller, ClosedBy, Due, Flow, earlier},
 };
 
@@ -45,6 +47,7 @@ where
     intake: mpsc::UnboundedReceiver<Held<EntryOf<Req, C, S>>>,
     /// Entries taken from the channel since the start, by weight.
     seen: u64,
+    slept: Slept,
     /// Room for what is taken at once, and for what is sealed at once: empty
     /// but for that moment.
     taken: Vec<Held<EntryOf<Req, C, S>>>,
@@ -66,10 +69,8 @@ where
 struct Next<K> {
     /// The window that leaves with the next permit.
     due: Option<(K, ClosedBy)>,
-    /// When to look again, permit or not.
-    wake: Option<Instant>,
-    /// Arrivals that change nothing of this; the one after them may.
-    room: u64,
+    /// What to sleep through until then.
+    sleep: Sleep,
 }
 
 impl<Req, C, S> Worker<Req, C, S>
@@ -94,6 +95,7 @@ where
             queue,
             intake,
             seen: 0,
+            slept: Slept::default(),
             taken: Vec::new(),
             sealed: Sealed::default(),
             windows: Partitions::default(),
@@ -111,7 +113,7 @@ where
         loop {
             self.take_arrivals();
             let now = clock();
-            let Next { due, wake, room } = self.next(now);
+            let Next { due, sleep } = self.next(now);
             self.asking = due.as_ref().map(|_| self.asking.unwrap_or(now));
             if due.is_none() && std::mem::take(&mut self.stands) {
                 // What it was asked for is gone, and others stand behind us: a
@@ -121,9 +123,6 @@ where
             if due.is_none() && self.is_done() {
                 return;
             }
-            // While a permit is awaited, no arrival changes anything: it will
-            // be taken when the window is sealed.
-            let wake_at = due.is_none().then(|| self.seen + room);
             self.stands |= due.is_some();
             // Biased: a due window leaves before new entries join it, else
             // steady traffic would postpone it for ever.
@@ -138,8 +137,8 @@ where
                     }
                 }
                 Some(finished) = self.finished.recv() => self.finish(&finished),
-                () = self.queue.bell().heard(wake_at) => {}
-                () = sleep_until(wake) => {}
+                () = self.queue.bell().heard(&mut self.slept, sleep) => {}
+                () = sleep_until(sleep.look) => {}
             }
         }
     }
@@ -152,9 +151,9 @@ where
     /// ones the one that has waited longest is next.
     fn next(&mut self, now: Instant) -> Next<C::Partition> {
         let mut oldest_due: Option<(Instant, C::Partition, ClosedBy)> = None;
-        let mut wake: Option<Instant> = None;
+        let mut look: Option<Instant> = None;
         let mut room = None;
-        let mut taken = false;
+        let (mut is_paced, mut taken) = (false, false);
         for (partition, window) in self.windows.iter_mut() {
             let max_wait = self.rules.queue(partition).max_wait;
             let (count, bytes) = (window.count(), window.bytes());
@@ -163,12 +162,13 @@ where
                 taken = true;
                 self.queue
                     .left(count - window.count(), bytes - window.bytes());
-                turn_away::<_, C, S>(&*self.rules, &self.queue, partition, now, overdue);
+                turn_away(&*self.rules, &self.queue, partition, now, overdue);
             }
             let Some(oldest) = window.oldest() else {
                 continue;
             };
             room = Some(room.map_or(window.room(), |room: u64| room.min(window.room())));
+            is_paced |= window.closes() == Close::Adaptive;
             let mut look_again = oldest + max_wait;
             match window.due(now, &self.flow) {
                 Due::Now(closed_by) => {
@@ -182,16 +182,21 @@ where
                 Due::At(at) => look_again = look_again.min(at),
                 Due::Never => {}
             }
-            wake = Some(wake.map_or(look_again, |wake| wake.min(look_again)));
+            look = earlier(look, Some(look_again));
         }
         if taken {
             self.windows.taken();
         }
+        // The first entry of all starts a linger, so it matters.
+        let room = room.unwrap_or(0).max(1);
         Next {
+            sleep: Sleep {
+                seen: self.seen,
+                room: oldest_due.is_none().then_some(room),
+                look,
+                is_paced,
+            },
             due: oldest_due.map(|(_, partition, closed_by)| (partition, closed_by)),
-            wake,
-            // The first entry of all starts a linger, so it matters.
-            room: room.unwrap_or(0).max(1),
         }
     }
 
@@ -293,7 +298,7 @@ where
         for entry in sealed.expired.drain(..) {
             entry.reply.send(Err(BatchError::DeadlineExceeded));
         }
-        self.shed_doomed(partition, &mut sealed.doomed);
+        shed_doomed(&*self.rules, &self.queue, partition, &mut sealed.doomed);
         if sealed.entries.is_empty() {
             // Nobody is left to carry: a fresh clone holds no permit, so the
             // granted one goes back, unsampled.
@@ -325,24 +330,6 @@ where
     fn asked(&self, arrivals: &[Instant], now: Instant) -> Instant {
         let oldest = arrivals.first().copied().unwrap_or(now);
         self.asking.map_or(now, |since| since.max(oldest).min(now))
-    }
-
-    /// Who would not be answered in time hears it while there is some left.
-    fn shed_doomed(&self, partition: &C::Partition, doomed: &mut Vec<Held<EntryOf<Req, C, S>>>) {
-        if doomed.is_empty() {
-            return;
-        }
-        let entries = doomed.iter().map(|held| u64::from(held.weight.entries));
-        let reason = ShedReason::Deadline;
-        self.rules.shed(partition, narrow(entries.sum()), reason);
-        let full = Weight::full(self.rules.window(partition));
-        let retry_after = self.queue.drain_time(full);
-        for held in doomed.drain(..) {
-            held.entry.reply.send(Err(BatchError::Shed {
-                reason,
-                retry_after,
-            }));
-        }
     }
 
     /// Hands the batch over.
@@ -380,66 +367,6 @@ where
             }
         }
     }
-}
-
-/// Who has waited too long is shed, unless it has left or its time is over: that
-/// counts as what it is.
-fn turn_away<Req, C, S>(
-    rules: &C,
-    queue: &Queue,
-    partition: &C::Partition,
-    now: Instant,
-    overdue: Vec<Held<EntryOf<Req, C, S>>>,
-) where
-    C: Coalesce<Req>,
-    S: Service<Batch<Req>>,
-    S::Response: Split<S::Error>,
-{
-    let full = Weight::full(rules.window(partition));
-    let retry_after = queue.drain_time(full);
-    let reason = ShedReason::QueueWait;
-    let (mut shed, mut cancelled, mut expired) = (0, 0, 0);
-    for Held {
-        entry,
-        weight,
-        deadline,
-        ..
-    } in overdue
-    {
-        if deadline.is_some_and(|deadline| deadline <= now) {
-            expired += 1;
-            entry.reply.send(Err(BatchError::DeadlineExceeded));
-        } else if entry.reply.has_left() {
-            cancelled += 1;
-        } else {
-            shed += u64::from(weight.entries);
-            entry.reply.send(Err(BatchError::Shed {
-                reason,
-                retry_after,
-            }));
-        }
-    }
-    if shed > 0 {
-        rules.shed(partition, narrow(shed), reason);
-    }
-    if cancelled + expired > 0 {
-        rules.sealed(
-            partition,
-            &Sealing {
-                now,
-                entries: 0,
-                bytes: 0,
-                closed_by: ClosedBy::Deadline,
-                arrivals: &[],
-                cancelled,
-                expired,
-            },
-        );
-    }
-}
-
-fn narrow(entries: u64) -> u32 {
-    u32::try_from(entries).unwrap_or(u32::MAX)
 }
 
 async fn sleep_until(at: Option<Instant>) {

@@ -1,5 +1,6 @@
 //! The layers together, in virtual time, over an upstream that a test steers.
 
+mod methods;
 mod overload;
 mod stages;
 
