@@ -208,6 +208,7 @@ impl Coalesce<Number> for Together {
     fn weight(&self, _: &Number) -> Weight {
         Weight {
             entries: 1,
+            overhead: 0,
             bytes: size_of::<Number>(),
         }
     }

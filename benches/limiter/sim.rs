@@ -200,6 +200,7 @@ impl Sim<'_> {
                 entry: leaves,
                 weight: Weight {
                     entries: grain,
+                    overhead: 0,
                     bytes: grain as usize * ENTRY_BYTES,
                 },
                 arrived: now,

@@ -221,6 +221,7 @@ impl Look {
         let call = Shadowed {
             weight: Weight {
                 entries: piece.entries(),
+                overhead: 0,
                 bytes: piece.merged_len(),
             },
             deadline: self.deadline,

@@ -83,6 +83,8 @@ impl Hash for Host {
 /// What the windows know of a batched method.
 #[derive(Clone, Debug)]
 pub struct MethodRules {
+    /// Its path: what waits of it is counted by that.
+    pub path: String,
     /// Bounds of its windows.
     pub window: WindowSettings,
     /// Bounds of what waits for them.
@@ -110,10 +112,22 @@ impl Coalesce<Call> for CallRules {
         Partition::of(call.method, call.group, identity, host, other)
     }
 
+    fn kinds(&self) -> Vec<String> {
+        self.0.iter().map(|method| method.path.clone()).collect()
+    }
+
+    fn kind(&self, partition: &Partition) -> usize {
+        partition.method
+    }
+
     fn weight(&self, call: &Call) -> Weight {
+        // The message stays as it came until its batch is written.
+        let kept = call.piece.message().len();
+        let bytes = call.piece.merged_len();
         Weight {
             entries: call.piece.entries(),
-            bytes: call.piece.merged_len(),
+            overhead: u32::try_from(kept.saturating_sub(bytes)).unwrap_or(u32::MAX),
+            bytes,
         }
     }
 
@@ -129,7 +143,11 @@ impl Coalesce<Call> for CallRules {
     }
 
     fn window(&self, partition: &Partition) -> WindowSettings {
-        let window = self.0[partition.method].window;
+        let mut window = self.0[partition.method].window;
+        // Every batch has them, whatever its entries; what sets its calls apart
+        // and is not written counts too, which is little.
+        let other = partition.other.as_ref().map_or(0, Bytes::len);
+        window.max_bytes = window.max_bytes.saturating_sub(other).max(1);
         match partition.beyond {
             true => WindowSettings {
                 max_entries: NonZeroU32::MIN,
@@ -177,5 +195,144 @@ impl Coalesce<Call> for CallRules {
 
     fn answered(&self, partition: &Partition, answering: &Answering<'_>) {
         self.0[partition.method].metrics.on_answered(answering);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+
+    use super::*;
+    use crate::{
+        batch::{Caller, Held, Window},
+        telemetry::Metrics,
+        wire::{Field, Kind, Message, Plan, Scan, Shape},
+    };
+
+    const KIB: usize = 1 << 10;
+
+    /// Entries of bytes in field 1, and a field 2 that all of them share.
+    fn plan() -> Plan {
+        let field = |kind, repeated| Field {
+            number: if repeated { 1 } else { 2 },
+            name: "field".into(),
+            kind,
+            repeated,
+            require: false,
+            max_len: None,
+        };
+        let message = |fields| Message {
+            name: "test.Message".into(),
+            fields,
+        };
+        let plan = Plan::new(Shape {
+            messages: vec![
+                message(vec![
+                    field(Kind::Message(1), true),
+                    field(Kind::Bytes, false),
+                ]),
+                message(vec![field(Kind::Bytes, false)]),
+            ],
+            batched_field: 1,
+            ..Shape::default()
+        });
+        plan.expect("a plan of this test")
+    }
+
+    /// A call with one entry and so many other bytes.
+    fn call(plan: &Plan, entry: usize, other: usize) -> Call {
+        let record = |number: u8, value: Vec<u8>| {
+            let length = u32::try_from(value.len()).expect("a test's message is small");
+            // Four bytes of it, whatever its value.
+            let length = [0, 7, 14, 21].map(|shift| (length >> shift & 0x7f) as u8 | 0x80);
+            let [a, b, c, d] = length;
+            [vec![number << 3 | 2, a, b, c, d & 0x7f], value].concat()
+        };
+        let entry = record(1, record(2, vec![7; entry]));
+        let message = [entry, record(2, vec![9; other])].concat();
+        let Ok(Scan::Merge(piece)) = plan.scan(&message.into()) else {
+            panic!("it merges");
+        };
+        Call {
+            method: 0,
+            group: 0,
+            piece,
+            identity: None,
+            deadline: None,
+            note: None,
+            turn: None,
+        }
+    }
+
+    fn rules(max_bytes: usize) -> CallRules {
+        let metrics = Metrics::default().method("/test.Service/Call");
+        CallRules(vec![MethodRules {
+            path: "/test.Service/Call".to_owned(),
+            window: WindowSettings {
+                max_bytes,
+                ..WindowSettings::default()
+            },
+            queue: QueueSettings::default(),
+            distinct: false,
+            timeout: Duration::from_secs(1),
+            max_partitions: 10,
+            metrics: Arc::new(metrics.expect("they are registered once")),
+        }])
+    }
+
+    /// Bytes of the batches that so many calls leave in.
+    fn sent(
+        rules: &CallRules,
+        plan: &Plan,
+        calls: usize,
+        entry: usize,
+        other: usize,
+    ) -> Vec<usize> {
+        let calls: Vec<_> = (0..calls).map(|_| call(plan, entry, other)).collect();
+        let now = Instant::now();
+        let mut window = Window::new(rules.window(&rules.partition(&calls[0])));
+        for call in calls {
+            window.push(Held {
+                weight: rules.weight(&call),
+                entry: call,
+                arrived: now,
+                deadline: None,
+            });
+        }
+        let mut sent = Vec::new();
+        while !window.is_empty() {
+            let sealed = window.seal(now, |_| Caller::Waiting);
+            let mut bytes = BytesMut::new();
+            plan.merge(
+                sealed.entries.iter().map(|held| &held.entry.piece),
+                &mut bytes,
+            );
+            sent.push(bytes.len());
+        }
+        sent
+    }
+
+    #[test]
+    fn a_batch_has_no_more_bytes_than_its_window_with_what_its_calls_share() {
+        let (rules, plan) = (rules(64 * KIB), plan());
+        let sent = sent(&rules, &plan, 100, 2 * KIB, 48 * KIB);
+        assert!(sent.iter().all(|bytes| *bytes <= 64 * KIB), "{sent:?}");
+        assert!(sent.len() < 20, "{sent:?}: several a batch");
+    }
+
+    #[test]
+    fn calls_that_share_more_than_a_window_may_hold_go_one_by_one() {
+        let (rules, plan) = (rules(64 * KIB), plan());
+        assert_eq!(sent(&rules, &plan, 5, KIB, 80 * KIB).len(), 5);
+    }
+
+    #[test]
+    fn a_call_weighs_all_that_it_keeps_in_memory() {
+        let (rules, plan) = (rules(64 * KIB), plan());
+        let call = call(&plan, KIB, 48 * KIB);
+        let weight = rules.weight(&call);
+        let kept = weight.bytes + weight.overhead as usize;
+        assert_eq!(kept, call.piece.message().len());
+        assert!(weight.bytes < 2 * KIB, "of which its entry is sent");
     }
 }

@@ -100,10 +100,23 @@ pub trait Coalesce<Req>: Send + Sync + 'static {
     /// The partition of a request.
     fn partition(&self, request: &Req) -> Self::Partition;
 
+    /// How many kinds of partitions there may be, each by a name. What waits is
+    /// bounded by kind, over all whose kinds have that name: see
+    /// [`BatchLayer::beside`](super::BatchLayer::beside).
+    fn kinds(&self) -> Vec<String> {
+        vec![String::new()]
+    }
+
+    /// The kind of a partition: its place in [`Coalesce::kinds`].
+    fn kind(&self, _partition: &Self::Partition) -> usize {
+        0
+    }
+
     /// What a request adds to a batch.
     fn weight(&self, _request: &Req) -> Weight {
         Weight {
             entries: 1,
+            overhead: 0,
             bytes: size_of::<Req>(),
         }
     }
@@ -124,7 +137,7 @@ pub trait Coalesce<Req>: Send + Sync + 'static {
         WindowSettings::default()
     }
 
-    /// The bounds of what a partition may leave waiting.
+    /// The bounds of what partitions of this one's kind may leave waiting.
     fn queue(&self, _partition: &Self::Partition) -> QueueSettings {
         QueueSettings::default()
     }

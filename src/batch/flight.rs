@@ -25,6 +25,7 @@ use crate::reply::Reply;
 /// A finished batch, as its task reports it.
 #[derive(Debug)]
 pub(super) struct Finished {
+    pub(super) kind: usize,
     pub(super) entries: u32,
     /// From sending to the answer; `None` if it failed.
     pub(super) rtt: Option<Duration>,
@@ -34,6 +35,7 @@ pub(super) struct Finished {
 /// frees its place.
 pub(super) struct Report {
     pub(super) to: mpsc::UnboundedSender<Finished>,
+    pub(super) kind: usize,
     pub(super) entries: u32,
     pub(super) rtt: Option<Duration>,
 }
@@ -42,6 +44,7 @@ impl Drop for Report {
     fn drop(&mut self) {
         // The worker outlives its batches: it ends when none is in flight.
         let _ = self.to.send(Finished {
+            kind: self.kind,
             entries: self.entries,
             rtt: self.rtt,
         });

@@ -17,7 +17,7 @@ const DISTANCE_GAIN: f64 = 0.25;
 const LATE: f64 = 4.0;
 const SOON: f64 = 2.0;
 
-/// Smoothed latency of one upstream.
+/// Smoothed latency of one kind of batches.
 #[derive(Debug, Default)]
 pub struct Latency {
     mean: Option<f64>,

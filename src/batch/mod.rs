@@ -49,6 +49,7 @@ mod service;
 mod shadow;
 mod split;
 mod trace;
+mod weight;
 mod window;
 mod worker;
 
@@ -63,8 +64,9 @@ pub use service::{Answer, BatchLayer, Batcher};
 pub use shadow::{CrowdOf, Shadow, ShadowBatch, ShadowRules, Shadowed};
 pub use split::{Replicate, Split};
 pub use trace::TraceContext;
+pub use weight::Weight;
 pub use window::{
-    Caller, Close, ClosedBy, Due, Flow, Held, QueueSettings, Sealed, Weight, Window, WindowSettings,
+    Caller, Close, ClosedBy, Due, Flow, Held, QueueSettings, Sealed, Window, WindowSettings,
 };
 
 #[cfg(test)]

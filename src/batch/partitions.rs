@@ -154,6 +154,7 @@ mod tests {
             entry: partition,
             weight: Weight {
                 entries: 1,
+                overhead: 0,
                 bytes: 1,
             },
             arrived: now,

@@ -1,10 +1,8 @@
 //! Entries that were taken and are not sent: each hears why.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::{
-    BatchError, ClosedBy, Coalesce, Entry, Held, Sealing, ShedReason, Weight, queue::Queue,
-};
+use super::{BatchError, ClosedBy, Coalesce, Entry, Held, Sealing, ShedReason, queue::Queue};
 
 /// An entry that stands in a window of `C`'s.
 type Standing<Req, C, P, E> = Held<Entry<Req, <C as Coalesce<Req>>::Partition, P, E>>;
@@ -22,7 +20,7 @@ pub(super) fn shed_doomed<Req, C: Coalesce<Req>, P, E>(
     let entries = doomed.iter().map(|held| u64::from(held.weight.entries));
     let reason = ShedReason::Deadline;
     rules.shed(partition, narrow(entries.sum()), reason);
-    let retry_after = drain_time(rules, queue, partition);
+    let retry_after = queue.drain_time();
     for held in doomed.drain(..) {
         held.entry.reply.send(Err(BatchError::Shed {
             reason,
@@ -40,7 +38,7 @@ pub(super) fn turn_away<Req, C: Coalesce<Req>, P, E>(
     now: Instant,
     overdue: Vec<Standing<Req, C, P, E>>,
 ) {
-    let retry_after = drain_time(rules, queue, partition);
+    let retry_after = queue.drain_time();
     let reason = ShedReason::QueueWait;
     let (mut shed, mut cancelled, mut expired) = (0, 0, 0);
     for Held {
@@ -80,14 +78,6 @@ pub(super) fn turn_away<Req, C: Coalesce<Req>, P, E>(
             },
         );
     }
-}
-
-fn drain_time<Req, C: Coalesce<Req>>(
-    rules: &C,
-    queue: &Queue,
-    partition: &C::Partition,
-) -> Duration {
-    queue.drain_time(Weight::full(rules.window(partition)))
 }
 
 fn narrow(entries: u64) -> u32 {

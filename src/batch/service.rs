@@ -22,8 +22,8 @@ use tokio::{
 use tower::{Layer, Service};
 
 use super::{
-    Batch, BatchError, Coalesce, Entry, Held, PartOf, QueueSettings, ShedReason, Split, Weight,
-    WindowSettings, bell::Arrival, queue::Queue, worker::Worker,
+    Batch, BatchError, Coalesce, Entry, Held, PartOf, QueueSettings, ShedReason, Split,
+    bell::Arrival, queue::Queue, weight::Scale, worker::Worker,
 };
 use crate::reply::{self, Outcome};
 
@@ -70,9 +70,11 @@ where
 
     fn layer(&self, below: S) -> Self::Service {
         let (intake, entries) = mpsc::unbounded_channel();
-        let queue = self.beside.as_deref().map(Queue::beside);
-        let queue = Arc::new(queue.unwrap_or_default());
         let rules = Arc::clone(&self.rules);
+        let queue = Arc::new(match &self.beside {
+            Some(queue) => queue.beside(rules.kinds()),
+            None => Queue::new(rules.kinds()),
+        });
         let worker = Worker::new(below, Arc::clone(&rules), Arc::clone(&queue), entries);
         tokio::spawn(worker.run());
         Batcher {
@@ -83,12 +85,9 @@ where
     }
 }
 
-/// Whether entries like this one fill a window by bytes before they fill it
-/// by count, so that the count of arrivals alone says too little.
-const fn is_large(weight: Weight, window: WindowSettings) -> bool {
-    let share = window.max_bytes / window.max_entries.get() as usize;
-    weight.bytes > share.saturating_mul(weight.entries as usize)
-}
+/// Whoever finds the queue full is not told to come back at once, also where
+/// less than a batch fills it.
+const SOONEST: Duration = Duration::from_millis(1);
 
 /// An admitted request on its way to the worker.
 type Admitted<Req, K, P, E> = Held<Entry<Req, K, P, E>>;
@@ -142,23 +141,23 @@ where
         let weight = self.rules.weight(&request);
         let deadline = self.rules.deadline(&request);
         let slack = deadline.map(|deadline| deadline.saturating_duration_since(now));
-        if slack == Some(Duration::ZERO) {
+        if slack.is_some_and(|slack| slack.is_zero()) {
             return Answer::refused(BatchError::DeadlineExceeded);
         }
+        let kind = self.rules.kind(&partition);
         let window = self.rules.window(&partition);
         let bounds = self.rules.queue(&partition);
-        if let Err(shed) = self.admit(&partition, weight, slack, window, bounds) {
-            return Answer::refused(shed);
+        let scale = Scale::of(&window);
+        let amount = scale.amount(weight);
+        if let Err((reason, retry_after)) = self.admit(kind, amount.bytes, slack, bounds) {
+            self.rules.shed(&partition, weight.entries, reason);
+            return Answer::refused(BatchError::Shed {
+                reason,
+                retry_after,
+            });
         }
-        let arrival = Arrival {
-            at: now,
-            window,
-            is_large: is_large(weight, window),
-            slack,
-            max_wait: bounds.max_wait,
-        };
         let (reply, answer) = reply::channel();
-        self.queue.joined(weight);
+        self.queue.joined(kind, amount);
         let held = Held {
             entry: Entry {
                 request,
@@ -171,41 +170,45 @@ where
         };
         let arrived = self.queue.bell().count(weight.entries);
         if self.intake.send(held).is_err() {
-            self.queue.left(u64::from(weight.entries), weight.bytes);
+            self.queue.left(kind, amount);
             return Answer::refused(BatchError::Closed);
         }
+        let arrival = Arrival {
+            at: now,
+            window,
+            is_large: scale.is_large(weight),
+            slack,
+            max_wait: bounds.max_wait,
+        };
         self.queue.bell().sent(arrived, &arrival);
         Answer::waiting(answer, deadline)
     }
 
     /// Whether an entry can be served in its time, judged by what waits: it
     /// may stand in the queue for `max_wait`, and must be answered in its slack.
+    /// Else the answer is why not, and when what waits will have left.
     fn admit(
         &self,
-        partition: &C::Partition,
-        weight: Weight,
+        kind: usize,
+        bytes: u64,
         slack: Option<Duration>,
-        window: WindowSettings,
-        QueueSettings {
-            max_wait,
-            max_bytes,
-        }: QueueSettings,
-    ) -> Result<(), BatchError<E>> {
-        let wait = self.queue.drain_time(Weight::full(window));
-        let reason = if self.queue.bytes() + weight.bytes as u64 > max_bytes as u64 {
-            ShedReason::QueueBytes
-        } else if wait > max_wait {
+        bounds: QueueSettings,
+    ) -> Result<(), (ShedReason, Duration)> {
+        let wait = self.queue.drain_time();
+        let held = self.queue.bytes_of(kind);
+        // Alone it is let in: it would be refused for ever.
+        if held > 0 && held + bytes > bounds.max_bytes as u64 {
+            let soonest = self.queue.spacing().max(SOONEST);
+            return Err((ShedReason::QueueBytes, wait.max(soonest)));
+        }
+        let reason = if wait > bounds.max_wait {
             ShedReason::QueueWait
-        } else if slack.is_some_and(|slack| self.queue.answered_in(wait) > slack) {
+        } else if slack.is_some_and(|slack| self.queue.answered_in(kind, wait) > slack) {
             ShedReason::Deadline
         } else {
             return Ok(());
         };
-        self.rules.shed(partition, weight.entries, reason);
-        Err(BatchError::Shed {
-            reason,
-            retry_after: wait,
-        })
+        Err((reason, wait))
     }
 }
 

@@ -21,10 +21,11 @@ use std::{
 };
 
 use super::{
+    Weight,
     latency::{Latency, Outlook},
     pace::Pace,
     partitions::{Crowd, Partitions},
-    window::{Caller, ClosedBy, Due, Flow, Held, Sealed, Weight, Window, WindowSettings, earlier},
+    window::{Caller, ClosedBy, Due, Flow, Held, Sealed, Window, WindowSettings, earlier},
 };
 
 /// One call as the shadow holds it: nothing of its bytes.
@@ -279,6 +280,7 @@ mod tests {
         Shadowed {
             weight: Weight {
                 entries: 1,
+                overhead: 0,
                 bytes: 10,
             },
             deadline: None,

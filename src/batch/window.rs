@@ -13,7 +13,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{distinct::Distinct, latency::Outlook, pace::paced_at};
+use super::{
+    Weight,
+    distinct::Distinct,
+    latency::Outlook,
+    pace::paced_at,
+    weight::{Amount, Scale},
+};
 
 /// When a partial window may close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,26 +70,6 @@ impl Default for QueueSettings {
         Self {
             max_wait: Duration::from_secs(1),
             max_bytes: 64 << 20,
-        }
-    }
-}
-
-/// What a request adds to a batch. A request that already is a batch counts
-/// as the entries it holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Weight {
-    /// Entries, at least 1.
-    pub entries: u32,
-    /// Payload bytes.
-    pub bytes: usize,
-}
-
-impl Weight {
-    /// Of a batch that can hold no more.
-    pub(super) const fn full(window: WindowSettings) -> Self {
-        Self {
-            entries: window.max_entries.get(),
-            bytes: window.max_bytes,
         }
     }
 }
@@ -191,8 +177,10 @@ impl<T> Sealed<T> {
 #[derive(Debug)]
 pub struct Window<T> {
     settings: WindowSettings,
+    scale: Scale,
     line: VecDeque<Held<T>>,
-    count: u64,
+    waits: Amount,
+    /// Payload bytes.
     bytes: usize,
     /// The earliest moment at which some entry has used a quarter of its
     /// slack. Kept as a lower bound: it may outlive its entry until the
@@ -207,8 +195,9 @@ impl<T> Window<T> {
     pub fn new(settings: WindowSettings) -> Self {
         Self {
             settings,
+            scale: Scale::of(&settings),
             line: VecDeque::new(),
-            count: 0,
+            waits: Amount::default(),
             bytes: 0,
             urgent: None,
             distinct: Distinct::default(),
@@ -217,7 +206,7 @@ impl<T> Window<T> {
 
     /// Adds an entry at the end of the line.
     pub fn push(&mut self, held: Held<T>) {
-        self.count += u64::from(held.weight.entries);
+        self.waits += self.scale.amount(held.weight);
         self.bytes += held.weight.bytes;
         self.urgent = earlier(self.urgent, urgent_at(&held));
         self.line.push_back(held);
@@ -232,7 +221,7 @@ impl<T> Window<T> {
     /// Entries that wait, by weight.
     #[must_use]
     pub fn count(&self) -> u64 {
-        self.count
+        self.waits.entries
     }
 
     /// Payload bytes that wait.
@@ -241,10 +230,15 @@ impl<T> Window<T> {
         self.bytes
     }
 
+    /// What waits.
+    pub(super) const fn waits(&self) -> Amount {
+        self.waits
+    }
+
     /// Entries that still fit before the window is full.
     #[must_use]
     pub fn room(&self) -> u64 {
-        u64::from(self.settings.max_entries.get()).saturating_sub(self.count)
+        u64::from(self.settings.max_entries.get()).saturating_sub(self.count())
     }
 
     /// When it may close partially.
@@ -327,7 +321,7 @@ impl<T> Window<T> {
     ) {
         let max_entries = self.settings.max_entries.get();
         let expected = self.line.len().min(max_entries as usize);
-        let crowd = self.count > u64::from(max_entries) || self.bytes > self.settings.max_bytes;
+        let crowd = self.count() > u64::from(max_entries) || self.bytes > self.settings.max_bytes;
         let horizon = outlook.horizon(now, crowd);
         (sealed.count, sealed.bytes) = (0, 0);
         sealed.entries.reserve(expected);
@@ -348,7 +342,7 @@ impl<T> Window<T> {
                     continue;
                 }
             }
-            self.count -= u64::from(held.weight.entries);
+            self.waits -= self.scale.amount(held.weight);
             self.bytes -= held.weight.bytes;
             // A caller answers itself at its deadline and is gone a moment
             // later: the deadline tells which of the two it was.
@@ -396,7 +390,7 @@ impl<T> Window<T> {
             .line
             .pop_front_if(|held| held.arrived + max_wait <= now)
         {
-            self.count -= u64::from(held.weight.entries);
+            self.waits -= self.scale.amount(held.weight);
             self.bytes -= held.weight.bytes;
             overdue.push(held);
         }
@@ -405,14 +399,14 @@ impl<T> Window<T> {
 
     /// Takes everything.
     pub fn clear(&mut self) -> impl Iterator<Item = T> + use<T> {
-        (self.count, self.bytes, self.urgent) = (0, 0, None);
+        (self.waits, self.bytes, self.urgent) = (Amount::default(), 0, None);
         std::mem::take(&mut self.line)
             .into_iter()
             .map(|held| held.entry)
     }
 
     fn is_full(&self) -> bool {
-        self.count >= u64::from(self.settings.max_entries.get())
+        self.count() >= u64::from(self.settings.max_entries.get())
             || self.bytes >= self.settings.max_bytes
     }
 

@@ -26,6 +26,7 @@ use super::{
     partitions::Partitions,
     queue::Queue,
     refuse::{shed_doomed, turn_away},
+    weight::Scale,
     window::{Caller, ClosedBy, Due, Flow, earlier},
 };
 
@@ -57,7 +58,8 @@ where
     report: mpsc::UnboundedSender<Finished>,
     flow: Flow,
     pace: Pace,
-    latency: Latency,
+    /// By the partitions' kind, since some take longer than others.
+    latencies: Vec<Latency>,
     /// Since when some window has been due without a break.
     asking: Option<Instant>,
     /// Whether the service below was asked for readiness and has not told yet:
@@ -89,6 +91,7 @@ where
         intake: mpsc::UnboundedReceiver<Held<EntryOf<Req, C, S>>>,
     ) -> Self {
         let (report, finished) = mpsc::unbounded_channel();
+        let kinds = rules.kinds().len();
         Self {
             below,
             rules,
@@ -103,7 +106,7 @@ where
             report,
             flow: Flow::default(),
             pace: Pace::default(),
-            latency: Latency::default(),
+            latencies: (0..kinds).map(|_| Latency::default()).collect(),
             asking: None,
             stands: false,
         }
@@ -156,12 +159,12 @@ where
         let (mut is_paced, mut taken) = (false, false);
         for (partition, window) in self.windows.iter_mut() {
             let max_wait = self.rules.queue(partition).max_wait;
-            let (count, bytes) = (window.count(), window.bytes());
+            let waited = window.waits();
             let overdue = window.overdue(now, max_wait);
             if !overdue.is_empty() {
                 taken = true;
-                self.queue
-                    .left(count - window.count(), bytes - window.bytes());
+                let kind = self.rules.kind(partition);
+                self.queue.left(kind, waited - window.waits());
                 turn_away(&*self.rules, &self.queue, partition, now, overdue);
             }
             let Some(oldest) = window.oldest() else {
@@ -239,8 +242,12 @@ where
             |partition| rules.window(partition),
         );
         if is_beyond {
-            let entries = held.weight.entries;
-            rules.crowded(&held.entry.partition, entries);
+            rules.crowded(&held.entry.partition, held.weight.entries);
+            // It leaves by itself, so it counts as a batch.
+            let kind = rules.kind(&owner);
+            let amount = |of| Scale::of(&rules.window(of)).amount(held.weight);
+            self.queue.joined(kind, amount(&owner));
+            self.queue.left(kind, amount(&held.entry.partition));
             held.entry.partition = owner.clone();
         }
         let window = self.windows.window_mut(&owner);
@@ -254,10 +261,12 @@ where
         let now = clock();
         let window = self.windows.window_mut(partition);
         let window = window.expect("a window that is due is kept until it is sealed");
-        let (count, bytes) = (window.count(), window.bytes());
+        let waited = window.waits();
+        let kind = self.rules.kind(partition);
+        let latency = &self.latencies[kind];
         let outlook = Outlook {
-            soonest: self.latency.soonest(),
-            latest: self.latency.latest(),
+            soonest: latency.soonest(),
+            latest: latency.latest(),
             idle: self.flow.in_flight == 0,
         };
         let rules = &self.rules;
@@ -272,8 +281,7 @@ where
             },
             |entry| rules.keys(&entry.request),
         );
-        self.queue
-            .left(count - window.count(), bytes - window.bytes());
+        self.queue.left(kind, waited - window.waits());
         self.windows.taken();
 
         let arrivals: Vec<Instant> = sealed.entries.iter().map(|held| held.arrived).collect();
@@ -339,6 +347,7 @@ where
         self.pace.started(flight.sent);
         let report = Report {
             to: self.report.clone(),
+            kind: self.rules.kind(&flight.partition),
             entries: flight.entries,
             rtt: None,
         };
@@ -351,17 +360,19 @@ where
         let busy = self.flow.in_flight > 0;
         self.pace.finished(clock(), finished.entries, busy);
         self.flow.spacing = self.pace.spacing();
+        self.queue.paced(self.flow.spacing);
         if let Some(rtt) = finished.rtt {
-            self.latency.learn(rtt);
+            let latency = &mut self.latencies[finished.kind];
+            latency.learn(rtt);
+            self.queue.answers(finished.kind, latency.latest());
         }
-        self.queue.paced(self.flow.spacing, self.latency.latest());
     }
 
     /// The service below is broken for good (tower: an error of `poll_ready`
     /// is final): everything that waits hears so, at once.
     fn fail(&mut self, error: &S::Error) {
-        for (_, window) in self.windows.iter_mut() {
-            self.queue.left(window.count(), window.bytes());
+        for (partition, window) in self.windows.iter_mut() {
+            self.queue.left(self.rules.kind(partition), window.waits());
             for entry in window.clear() {
                 entry.reply.send(Err(BatchError::Upstream(error.clone())));
             }

@@ -381,6 +381,7 @@ pub(super) fn call_rules(
         .iter()
         .zip(counted)
         .map(|(method, metrics)| MethodRules {
+            path: method.path.clone(),
             window: method.window,
             queue: method.queue,
             distinct: method.plan.keys() == KeyUse::Distinct,

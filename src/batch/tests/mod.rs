@@ -67,6 +67,7 @@ impl Coalesce<Ask> for Rules {
     fn weight(&self, _: &Ask) -> Weight {
         Weight {
             entries: 1,
+            overhead: 0,
             bytes: 10,
         }
     }

@@ -19,6 +19,7 @@ fn held(entry: u32, arrived: Instant) -> Held<u32> {
         entry,
         weight: Weight {
             entries: 1,
+            overhead: 0,
             bytes: 10,
         },
         arrived,
@@ -168,6 +169,7 @@ fn an_entry_too_large_for_any_batch_goes_alone() {
     let mut window = Window::new(settings(100, 50));
     let large = Weight {
         entries: 1,
+        overhead: 0,
         bytes: 500,
     };
     for (entry, weight) in [(0, None), (1, Some(large)), (2, None)] {
@@ -246,7 +248,10 @@ proptest! {
         for event in events {
             match event {
                 Event::Push { entries, bytes, deadline } => {
-                    let weight = Weight { entries, bytes };
+                    let weight = Weight {
+ entries,
+ overhead: 0,
+ bytes };
                     let deadline = deadline.map(|after| now + ms(after));
                     window.push(Held { entry: next, weight, arrived: now, deadline });
                     model.push((next, weight, deadline));
