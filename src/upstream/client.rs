@@ -130,8 +130,10 @@ impl RemoteClient {
         // why it has is what the answer says.
         let sent = Instant::now();
         let pump = body.send(to, sent, &link).unwrap_or_default();
-        match Awaited::new(answer, sent, &link).await {
-            Ok(response) => Ok(response.map(|stream| Receiving::new(stream, line, pump, carried))),
+        match Awaited::new(answer, (calls, carried), sent, &link).await {
+            Ok((response, carried)) => {
+                Ok(response.map(|stream| Receiving::new(stream, line, pump, carried)))
+            }
             Err(error) => {
                 let fault = Fault::of(&line.target.name, &error);
                 if fault.untaken && error.is_go_away() {
