@@ -71,6 +71,24 @@ enum Health {
     Retired(Arc<str>),
 }
 
+/// What the lines of an upstream tell whoever minds all of them.
+#[derive(Clone, Debug)]
+pub(super) struct Told {
+    /// One has no connection any more, or again none could be made.
+    pub(super) lost: watch::Sender<()>,
+    /// One has got a connection.
+    pub(super) up: watch::Sender<()>,
+}
+
+impl Default for Told {
+    fn default() -> Self {
+        Self {
+            lost: watch::Sender::new(()),
+            up: watch::Sender::new(()),
+        }
+    }
+}
+
 /// The connections to one address.
 #[derive(Debug)]
 pub(super) struct Line {
@@ -81,17 +99,12 @@ pub(super) struct Line {
     /// Rung when a connection is lost or one more is wanted.
     bell: Notify,
     crowded: AtomicBool,
-    /// Told when there is no connection any more, or again none could be made.
-    lost: watch::Sender<()>,
+    told: Told,
     pub(super) burden: Arc<Burden>,
 }
 
 impl Line {
-    pub(super) fn new(
-        target: Target,
-        settings: LineSettings,
-        lost: watch::Sender<()>,
-    ) -> Arc<Self> {
+    pub(super) fn new(target: Target, settings: LineSettings, told: Told) -> Arc<Self> {
         Arc::new(Self {
             target,
             settings,
@@ -99,7 +112,7 @@ impl Line {
             health: watch::Sender::new(Health::Connecting),
             bell: Notify::new(),
             crowded: AtomicBool::new(false),
-            lost,
+            told,
             burden: Arc::default(),
         })
     }
@@ -174,6 +187,13 @@ impl Line {
         }
     }
 
+    /// A call would take it, if it had a connection: it is tried soon again.
+    pub(super) fn ask(&self) {
+        if matches!(*self.health.borrow(), Health::Down { .. }) {
+            self.bell.notify_one();
+        }
+    }
+
     /// The address is no longer the upstream's: whoever waits for it is told.
     pub(super) fn retire(&self) {
         let cause = "the upstream's name stands for another address now";
@@ -213,7 +233,7 @@ impl Line {
         }
         if none && before > 0 {
             self.turn(Health::Connecting);
-            self.lost.send_replace(());
+            self.told.lost.send_replace(());
         }
         none || crowded && room
     }
@@ -225,6 +245,7 @@ impl Line {
         // Whoever waits looks again, and says so if this is not enough.
         self.crowded.store(false, Ordering::Relaxed);
         self.turn(Health::Up { stunted: None });
+        self.told.up.send_replace(());
     }
 
     /// No connection could be made; those that there are go on.
@@ -242,7 +263,7 @@ impl Line {
         let down = matches!(health, Health::Down { .. });
         self.turn(health);
         if down {
-            self.lost.send_replace(());
+            self.told.lost.send_replace(());
         }
     }
 }

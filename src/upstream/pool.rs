@@ -16,14 +16,14 @@ use tokio::{
     net::lookup_host,
     sync::watch,
     task::JoinSet,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{
     balance,
     dial::{Address, Target},
     fault::Fault,
-    line::{self, Line, LineSettings},
+    line::{self, Line, LineSettings, Told},
     link::Link,
 };
 
@@ -32,6 +32,8 @@ use super::{
 const RESOLVE_EVERY: Duration = Duration::from_secs(30);
 const RESOLVE_AGAIN: Duration = Duration::from_secs(1);
 const RESOLVE_WITHIN: Duration = Duration::from_secs(10);
+/// How often the log hears of a name that still cannot be.
+const SAY_EVERY: Duration = Duration::from_secs(60);
 
 /// Every line of an upstream, and what keeps them.
 #[derive(Debug)]
@@ -39,8 +41,8 @@ pub(super) struct Pool {
     lines: ArcSwap<Vec<Kept>>,
     /// Why the name that was last looked up has no address; moves with `lines`.
     unresolved: watch::Sender<Option<(Arc<str>, String)>>,
-    /// Told when any line is down.
-    lost: watch::Sender<()>,
+    /// Told when any line is down, or is up.
+    told: Told,
     settings: LineSettings,
     /// Those who look names up; they end with the pool.
     resolving: Mutex<JoinSet<()>>,
@@ -64,8 +66,8 @@ impl Drop for Keeper {
 }
 
 impl Kept {
-    fn start(target: Target, settings: LineSettings, lost: watch::Sender<()>) -> Self {
-        let line = Line::new(target, settings, lost);
+    fn start(target: Target, settings: LineSettings, told: Told) -> Self {
+        let line = Line::new(target, settings, told);
         let keeper = tokio::spawn(line::keep(Arc::clone(&line))).abort_handle();
         Self {
             _keeper: Arc::new(Keeper(Arc::clone(&line), keeper)),
@@ -79,7 +81,7 @@ impl Pool {
         let pool = Arc::new(Self {
             lines: ArcSwap::default(),
             unresolved: watch::Sender::new(None),
-            lost: watch::Sender::new(()),
+            told: Told::default(),
             settings,
             resolving: Mutex::default(),
         });
@@ -112,7 +114,7 @@ impl Pool {
                     .iter()
                     .find(|kept| kept.line.target.address == target.address);
                 same.cloned().unwrap_or_else(|| {
-                    Kept::start(target.clone(), self.settings, self.lost.clone())
+                    Kept::start(target.clone(), self.settings, self.told.clone())
                 })
             };
             others
@@ -130,15 +132,26 @@ impl Pool {
         Some((Arc::clone(line), line.link()?))
     }
 
-    /// The same as soon as there is one, or else why there is none.
+    /// The same as soon as there is one on any line, or else why there is none
+    /// on the one that was chosen.
     pub(super) async fn connected(&self) -> Result<(Arc<Line>, Arc<Link>), Fault> {
-        let mut unresolved = self.unresolved.subscribe();
+        let (mut unresolved, mut up) = (self.unresolved.subscribe(), self.told.up.subscribe());
         loop {
+            up.mark_unchanged();
             let why = unresolved.borrow_and_update().clone();
             let line = choose(&self.lines.load()).map(|kept| Arc::clone(&kept.line));
             match (line, why) {
                 (Some(line), _) => {
-                    let link = line.connected().await;
+                    if !line.load().up {
+                        // None is: the first that can be reached will do.
+                        self.lines.load().iter().for_each(|kept| kept.line.ask());
+                    }
+                    let link = tokio::select! {
+                        biased; // its own connection is no reason to choose again
+                        link = line.connected() => link,
+                        // The sender is part of this pool.
+                        _ = up.changed() => continue,
+                    };
                     let link = link.map_err(|why| Fault::unreachable(&line.target.name, &why))?;
                     return Ok((line, link));
                 }
@@ -190,9 +203,10 @@ where
     let Address::Name(host, port) = &endpoint.address else {
         return;
     };
-    let Some(mut lost) = pool.upgrade().map(|pool| pool.lost.subscribe()) else {
+    let Some(mut lost) = pool.upgrade().map(|pool| pool.told.lost.subscribe()) else {
         return;
     };
+    let mut said = Said::default();
     loop {
         lost.mark_unchanged();
         let found = timeout(RESOLVE_WITHIN, look_up(Arc::clone(host), *port)).await;
@@ -204,11 +218,13 @@ where
                     ..endpoint.clone()
                 };
                 live.stand_for(&endpoint, addresses.into_iter().map(target));
+                said = Said::default();
                 RESOLVE_EVERY
             }
-            Ok(Err(error)) => live.cannot_resolve(&endpoint, error.to_string()),
+            Ok(Err(error)) => live.cannot_resolve(&endpoint, error.to_string(), &mut said),
             Err(_) => {
-                live.cannot_resolve(&endpoint, format!("no answer within {RESOLVE_WITHIN:?}"))
+                let why = format!("no answer within {RESOLVE_WITHIN:?}");
+                live.cannot_resolve(&endpoint, why, &mut said)
             }
         };
         drop(live);
@@ -225,6 +241,22 @@ where
     }
 }
 
+/// What the log has heard last of a name that cannot be looked up.
+#[derive(Default)]
+struct Said(Option<(String, Instant)>);
+
+impl Said {
+    /// Whether it is to hear that it cannot, for this reason.
+    fn is_news(&mut self, why: &str, now: Instant) -> bool {
+        let old = self.0.as_ref();
+        let old = old.is_some_and(|(said, at)| said == why && now - *at < SAY_EVERY);
+        if !old {
+            self.0 = Some((why.to_owned(), now));
+        }
+        !old
+    }
+}
+
 impl Pool {
     /// Whether an address of `endpoint` has no connection.
     fn misses(&self, endpoint: &Target) -> bool {
@@ -237,8 +269,10 @@ impl Pool {
 
     /// The addresses that are known stay: a name server's fault is not the
     /// upstream's.
-    fn cannot_resolve(&self, endpoint: &Target, why: String) -> Duration {
-        tracing::warn!(upstream = %endpoint, %why, "the name cannot be looked up");
+    fn cannot_resolve(&self, endpoint: &Target, why: String, said: &mut Said) -> Duration {
+        if said.is_news(&why, Instant::now()) {
+            tracing::warn!(upstream = %endpoint, %why, "the name cannot be looked up");
+        }
         let why = format!("its name cannot be looked up: {why}");
         self.unresolved
             .send_replace(Some((Arc::clone(&endpoint.name), why)));
@@ -251,6 +285,7 @@ mod tests {
     use http::uri::{Authority, Scheme};
 
     use super::*;
+    use crate::upstream::stub::Stub;
 
     fn target(address: Address) -> Target {
         Target {
@@ -290,10 +325,46 @@ mod tests {
         let a = target(Address::Tcp(([127, 0, 0, 1], 9).into()));
         pool.stand_for(&name, [a]);
         assert_eq!(
-            pool.cannot_resolve(&name, "no answer".into()),
+            pool.cannot_resolve(&name, "no answer".into(), &mut Said::default()),
             RESOLVE_AGAIN
         );
         assert_eq!(lines(&pool).len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_log_hears_of_a_name_that_cannot_be_looked_up_at_each_change_and_once_a_minute() {
+        let (mut said, now) = (Said::default(), Instant::now());
+        let mut hears = |why, seconds| said.is_news(why, now + Duration::from_secs(seconds));
+        assert!(hears("no answer", 0));
+        assert!(!(1..60).any(|seconds| hears("no answer", seconds)));
+        assert!(hears("no answer", 60) && !hears("no answer", 61));
+        assert!(hears("no such name", 62));
+    }
+
+    #[tokio::test]
+    async fn a_call_that_waits_at_a_dead_address_takes_the_first_that_comes_back() {
+        let silent = Stub::start(9, 0, |_| {}).await;
+        let live = Stub::start(9, 9, |_| {}).await;
+        let settings = LineSettings {
+            connect_timeout: Duration::from_secs(3_000),
+            ..LineSettings::default()
+        };
+        let pool = Pool::start(vec![target(Address::Tcp(silent.address))], settings);
+        let other = Target {
+            name: "other.example:1228".into(),
+            ..target(Address::Tcp(live.address))
+        };
+        let comes = async {
+            while silent.connections() == 0 {
+                tokio::task::yield_now().await;
+            }
+            pool.stand_for(&other, [other.clone()]);
+        };
+        let both = async { tokio::join!(pool.connected(), comes) };
+        let both = timeout(Duration::from_secs(30), both).await;
+        let (connected, ()) = both.expect("it does not wait for the other one");
+        let (line, _) = connected.expect("there is a connection");
+        assert_eq!(line.target.address, Address::Tcp(live.address));
     }
 
     #[tokio::test(start_paused = true)]
@@ -315,11 +386,11 @@ mod tests {
     async fn a_name_with_an_address_that_is_down_is_looked_up_within_seconds_and_once_a_second() {
         let pool = Pool::start(Vec::new(), LineSettings::default());
         let name = target(Address::Name("meta.example".into(), 1228));
-        let looks = Arc::<Mutex<Vec<tokio::time::Instant>>>::default();
+        let looks = Arc::<Mutex<Vec<Instant>>>::default();
         let seen = Arc::clone(&looks);
         let nobody_listens = move |_, _| {
             let mut looks = seen.lock().expect("no holder panics");
-            looks.push(tokio::time::Instant::now());
+            looks.push(Instant::now());
             std::future::ready(Ok([([127, 0, 0, 1], 9).into()].into()))
         };
         let resolving = resolve(Arc::downgrade(&pool), name, nobody_listens);
