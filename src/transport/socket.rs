@@ -8,7 +8,7 @@
 use std::{
     fmt, fs, io,
     net::SocketAddr,
-    os::unix::fs::FileTypeExt,
+    os::unix::fs::{FileTypeExt, MetadataExt},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -67,10 +67,11 @@ fn remedy(error: &io::Error) -> &'static str {
 /// A socket that listens.
 #[derive(Debug)]
 pub struct Listening {
+    /// Removed before the socket is closed, after which its place is anybody's;
+    /// `None` if it is somebody else's.
+    _file: Option<OwnFile>,
     socket: Socket,
     place: Place,
-    /// Removed when the socket is closed; `None` if it is somebody else's.
-    _file: Option<OwnFile>,
 }
 
 #[derive(Debug)]
@@ -80,13 +81,34 @@ enum Socket {
 }
 
 #[derive(Debug)]
-struct OwnFile(PathBuf);
+struct OwnFile {
+    path: PathBuf,
+    /// Which file it is: another ferry may have put its own in its place.
+    file: [u64; 2],
+}
+
+impl OwnFile {
+    fn new(path: &Path) -> io::Result<Self> {
+        Ok(Self {
+            path: path.to_owned(),
+            file: which(path)?,
+        })
+    }
+}
 
 impl Drop for OwnFile {
     fn drop(&mut self) {
-        // Somebody may have removed it, which is what is wanted.
-        let _ = fs::remove_file(&self.0);
+        if which(&self.path).is_ok_and(|file| file == self.file) {
+            // Somebody may have removed it, which is what is wanted.
+            let _ = fs::remove_file(&self.path);
+        }
     }
+}
+
+/// The device and the number of the file at `path`.
+fn which(path: &Path) -> io::Result<[u64; 2]> {
+    let file = fs::symlink_metadata(path)?;
+    Ok([file.dev(), file.ino()])
 }
 
 /// Any kind of connection.
@@ -115,7 +137,7 @@ impl Listening {
                 Ok(Self {
                     socket: Socket::Unix(socket),
                     place: place.clone(),
-                    _file: Some(OwnFile(path.clone())),
+                    _file: Some(OwnFile::new(path).map_err(bind)?),
                 })
             }
         }
@@ -206,5 +228,25 @@ async fn remove_left_over(path: &Path) -> io::Result<()> {
     match tokio::net::UnixStream::connect(path).await {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_ends_does_not_take_away_the_socket_that_another_has_put_in_its_place() {
+        let home = tempfile::tempdir().expect("a temporary directory can be made");
+        let path = home.path().join("ferry.sock");
+        let place = Place::Unix(path.clone());
+        let first = Listening::bind(&place).await.expect("it is free");
+        // Whoever takes a place over does so by a rename, or as this does.
+        fs::remove_file(&path).expect("it is there");
+        let second = Listening::bind(&place).await.expect("it is free again");
+        drop(first);
+        assert!(path.exists(), "it is the second one's");
+        drop(second);
+        assert!(!path.exists(), "a socket's file goes with it");
     }
 }
