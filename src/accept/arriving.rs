@@ -9,6 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -63,10 +64,18 @@ impl Arriving {
 
 /// Lets the connection see first whether the call has been reset by now: what
 /// is passed on and reset at once is work for the upstream, which may close a
-/// connection for it that others share.
-pub(super) async fn second_look<T>(call: impl Future<Output = T>) -> T {
-    tokio::task::yield_now().await;
-    call.await
+/// connection for it that others share. Only calls that are `suspect` pay for it.
+pub(super) fn second_look<T>(
+    suspect: bool,
+    call: impl Future<Output = T> + Send + 'static,
+) -> BoxFuture<'static, T> {
+    if !suspect {
+        return Box::pin(call);
+    }
+    Box::pin(async {
+        tokio::task::yield_now().await;
+        call.await
+    })
 }
 
 impl HttpBody for Arriving {

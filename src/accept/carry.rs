@@ -27,6 +27,8 @@ pub(super) enum Carried<T> {
     Ended(T),
     /// A frame began and never came whole.
     Stuck,
+    /// Asked to leave, it did not: its client does not answer.
+    Deaf,
 }
 
 /// One connection, its streams, and what bounds its life.
@@ -41,7 +43,8 @@ pub(super) struct Carry<'a, C> {
     quiet: Duration,
     /// Its place in line to make room for others, while it is idle.
     idle: Option<Idle<'a>>,
-    leaving: bool,
+    /// Since when it has been asked to leave and has had no stream.
+    leaving: Option<Instant>,
 }
 
 impl<'a, C: Future + Unpin> Carry<'a, C> {
@@ -57,13 +60,14 @@ impl<'a, C: Future + Unpin> Carry<'a, C> {
             taken: 0,
             quiet: Duration::ZERO,
             idle: None,
-            leaving: false,
+            leaving: None,
         }
     }
 
     /// Carries it to its end. Where `drain` begins, or it is idle for too
     /// long, or while others want in, it is asked to `leave`: GOAWAY first,
-    /// what was accepted is still answered.
+    /// what was accepted is still answered. Then it is the client's turn, which
+    /// has as long for it as for a frame.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -81,11 +85,16 @@ impl<'a, C: Future + Unpin> Carry<'a, C> {
             if looked && self.watch.is_half_for(self.present.guards().frame_timeout) {
                 return Poll::Ready(Carried::Stuck);
             }
-            if self.leaving {
-                match looked {
-                    true => continue, // asks for the next look
-                    false => return Poll::Pending,
+            if let Some(since) = &mut self.leaving {
+                if !looked {
+                    return Poll::Pending;
                 }
+                if self.inline.open() > 0 {
+                    *since = Instant::now();
+                } else if since.elapsed() >= self.present.guards().frame_timeout {
+                    return Poll::Ready(Carried::Deaf);
+                }
+                continue; // asks for the next look
             }
             let unused = looked && self.is_unused();
             let idle = self.idle.as_mut();
@@ -94,7 +103,7 @@ impl<'a, C: Future + Unpin> Carry<'a, C> {
                 self.present.refuse(Refusal::Idle);
             }
             if unwanted || drain.as_mut().poll(cx).is_ready() {
-                self.leaving = true;
+                self.leaving = Some(Instant::now());
                 self.idle = None;
                 leave(self.inline.connection().get_mut());
             } else if !looked {

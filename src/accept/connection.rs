@@ -68,7 +68,12 @@ pub(super) async fn serve<IO, F, Fut, B>(
 {
     let mut first = BytesMut::with_capacity(PREFACE.len());
     let greeting = greeting(&mut socket, &mut first);
-    match timeout(present.guards().handshake_timeout, greeting).await {
+    let greeted = tokio::select! {
+        biased; // whoever has said what it speaks by now is served
+        greeted = timeout(present.guards().handshake_timeout, greeting) => greeted,
+        () = drain_begins(&mut drain) => return,
+    };
+    match greeted {
         Ok(Ok(Greeting::Http2)) => {}
         Ok(Ok(Greeting::Http1)) => {
             // The client may be gone: then there is nobody to tell.
@@ -151,6 +156,8 @@ where
     drop(carry);
     let (refusal, why) = match (watch.abuse(), carried) {
         (None, Carried::Ended(ended)) => return ended,
+        // It was told to go, and has been counted where that was a refusal.
+        (None, Carried::Deaf) => return Ok(()),
         (None, Carried::Stuck) => (Refusal::FrameTimeout, "frame_timeout"),
         (Some(Abuse::Control), _) => (Refusal::ControlFrames, "too_many_control_frames"),
         (Some(Abuse::Resets), _) => (Refusal::Resets, "too_many_resets"),

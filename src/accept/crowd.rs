@@ -14,7 +14,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
-    task::Context,
+    task::{Context, Waker},
 };
 
 use tokio::sync::{Notify, futures::Notified};
@@ -197,7 +197,9 @@ impl<'a> Idle<'a> {
 
 impl Drop for Idle<'_> {
     fn drop(&mut self) {
-        if !self.rung {
+        // Rung for in this moment, it is counted off already; and a ring that
+        // nobody has heard would be the next one's, who is not meant.
+        if !self.is_rung(&mut Context::from_waker(Waker::noop())) {
             self.crowd.one_idle_less();
         }
     }
@@ -297,7 +299,7 @@ mod tests {
         let guards = Arc::new(Guards::default());
         let (crowd, _present) = crowd(&guards, 3);
         assert!(!crowd.make_room(), "nobody is idle");
-        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let mut cx = Context::from_waker(Waker::noop());
         let (busy, mut first, mut second) =
             (Idle::new(&crowd), Idle::new(&crowd), Idle::new(&crowd));
         assert!(!first.is_rung(&mut cx) && !second.is_rung(&mut cx));
@@ -315,6 +317,19 @@ mod tests {
             max_unfinished_bytes: 100,
             ..Guards::default()
         });
+    #[tokio::test]
+    async fn one_that_is_rung_for_as_it_has_a_call_again_takes_no_other_with_it() {
+        let (crowd, _present) = crowd(&Arc::default(), 2);
+        let mut cx = Context::from_waker(Waker::noop());
+        let busy_again = Idle::new(&crowd);
+        assert!(crowd.make_room());
+        drop(busy_again);
+        let mut idle = Idle::new(&crowd);
+        assert!(!idle.is_rung(&mut cx), "it is not the one that was asked");
+        assert!(crowd.make_room() && !crowd.make_room(), "there is one");
+        assert!(idle.is_rung(&mut cx));
+    }
+
         let (_crowd, present) = crowd(&guards, 2);
         let mut large = Unfinished::new(Arc::clone(&present[0]));
         let mut small = Unfinished::new(Arc::clone(&present[1]));

@@ -116,6 +116,7 @@ impl<S: Submit> Door<S> {
         let path = request.uri().path();
         let access = self.access.as_ref();
         let access = access.and_then(|log| log.begin(path, |of| fastrand::u32(..of)));
+        let suspect = request.body().from().is_suspect();
         let step = match (
             request.body().refused(request.headers()),
             self.router.route(path),
@@ -125,15 +126,9 @@ impl<S: Submit> Door<S> {
             },
             (None, Route::Forward) => {
                 let deadline = caller::deadline(request.headers());
-                let suspect = request.body().from().is_suspect();
-                match self.forward(request, deadline, None) {
-                    Step::Forwarding { response } if suspect => Step::Forwarding {
-                        response: Box::pin(second_look(response)),
-                    },
-                    step => step,
-                }
+                self.forward(request, deadline, None, suspect)
             }
-            (None, Route::Observe(method)) => self.observe(method, request),
+            (None, Route::Observe(method)) => self.observe(method, request, suspect),
             (None, Route::Batch(method)) => match caller::not_grpc(&request) {
                 Some(refusal) => Step::Refused {
                     response: Some(refusal),
@@ -230,6 +225,7 @@ impl<S: Submit> Door<S> {
         mut parts: Parts,
         deadline: Option<Instant>,
         judged: Judged,
+        suspect: bool,
     ) -> Step<S::Answer> {
         match judged {
             Judged::Batch(call) => Step::Waiting {
@@ -240,7 +236,8 @@ impl<S: Submit> Door<S> {
             Judged::Alone(whole, reason) => {
                 // A lifted body has another length than the one that came.
                 parts.headers.remove(header::CONTENT_LENGTH);
-                self.forward(Request::from_parts(parts, whole), deadline, Some(reason))
+                let request = Request::from_parts(parts, whole);
+                self.forward(request, deadline, Some(reason), suspect)
             }
             Judged::Refused(status) => {
                 self.methods[method].metrics.on_invalid();
@@ -279,16 +276,16 @@ impl<S: Submit> Door<S> {
     }
 
     /// Passes a call on as it came, with an eye on it.
-    fn observe(&self, method: usize, request: Request<Arriving>) -> Step<S::Answer> {
+    fn observe(&self, method: usize, request: Request<Arriving>, suspect: bool) -> Step<S::Answer> {
         let deadline = caller::deadline(request.headers());
         let Some(observer) = self.observer.clone() else {
-            return self.forward(request, deadline, None);
+            return self.forward(request, deadline, None, suspect);
         };
         let started = tokio::time::Instant::now();
         let forwarded = self.forwarded(observer.look(method, request), deadline, None);
         let forwarded = forwarded.inspect(move |_| observer.answered(started.elapsed()));
         Step::Forwarding {
-            response: Box::pin(forwarded),
+            response: second_look(suspect, forwarded),
         }
     }
 
@@ -299,13 +296,14 @@ impl<S: Submit> Door<S> {
         request: Request<B>,
         deadline: Option<Instant>,
         alone: Option<&'static str>,
+        suspect: bool,
     ) -> Step<S::Answer>
     where
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         Step::Forwarding {
-            response: Box::pin(self.forwarded(request, deadline, alone)),
+            response: second_look(suspect, self.forwarded(request, deadline, alone)),
         }
     }
 
@@ -432,7 +430,8 @@ impl<S: Submit> Future for Answering<S> {
                     {
                         line.on_batch(Arc::clone(note));
                     }
-                    this.door.next(*method, parts, *deadline, judged)
+                    let suspect = reading.is_suspect();
+                    this.door.next(*method, parts, *deadline, judged, suspect)
                 }
                 StepProjection::Forwarding { response } => {
                     let response = ready!(response.poll_unpin(cx));

@@ -81,6 +81,11 @@ impl Reading {
         }
     }
 
+    /// Whether its connection had calls reset as they were made.
+    pub(super) fn is_suspect(&self) -> bool {
+        self.body.from().is_suspect()
+    }
+
     /// `headers` are the call's, which are kept as long.
     pub(super) fn poll_whole(
         &mut self,

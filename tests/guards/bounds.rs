@@ -279,6 +279,44 @@ async fn a_connection_without_calls_is_closed_in_time_and_one_with_a_call_is_not
     drop::<Line>(busy);
 }
 
+/// A client that has said what it speaks and says nothing more, not even what
+/// it has to; it has heard that it was let in.
+async fn deaf(address: std::net::SocketAddr) -> TcpStream {
+    let mut socket = TcpStream::connect(address).await.expect("it listens");
+    socket.write_all(&hostile::opening()).await.expect("open");
+    let heard = soon("it is let in", socket.read(&mut [0; 1])).await;
+    assert!(matches!(heard, Ok(1)), "{heard:?}");
+    socket
+}
+
+#[tokio::test]
+async fn who_does_not_answer_when_it_is_to_leave_is_closed_and_another_has_its_place() {
+    let upstream = Upstream::answering().await;
+    let guards = "max_connections: 1, idle_timeout: 50ms, frame_timeout: 50ms";
+    let served = guarded(&upstream, guards).await;
+    let mut deaf = deaf(served.address()).await;
+    let mut heard = Vec::new();
+    // Closed, or reset where something was left unread.
+    let _ = soon("it is closed", deaf.read_to_end(&mut heard)).await;
+    assert!(!heard.is_empty(), "it was asked to leave");
+    until("the next is let in", async || {
+        is_let_in(served.address()).await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_does_not_answer_or_has_said_nothing_yet_does_not_hold_up_a_drain() {
+    let upstream = Upstream::answering().await;
+    let guards = "handshake_timeout: 60s, frame_timeout: 50ms";
+    let served = guarded(&upstream, guards).await;
+    let _silent = TcpStream::connect(served.address()).await.expect("open");
+    // Who comes after it has been let in, so it has been, too.
+    let _deaf = deaf(served.address()).await;
+    let patience = std::time::Duration::from_secs(20);
+    assert_eq!(served.stack.drain(patience).await, 0);
+}
+
 #[tokio::test]
 async fn a_guard_that_a_reload_tightens_holds_for_the_next_connection() {
     let upstream = Upstream::answering().await;
