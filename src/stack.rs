@@ -3,6 +3,7 @@
 
 mod assembly;
 mod controls;
+mod error;
 mod readiness;
 mod saving;
 mod upstreams;
@@ -18,8 +19,10 @@ use tokio::sync::Notify;
 use tonic::Status;
 use tower::util::BoxCloneSyncService;
 
+pub use self::error::StackError;
 use self::{
     assembly::{Assembly, Counted, Upstreams},
+    controls::Face,
     readiness::Readiness,
     upstreams::Lines,
 };
@@ -28,48 +31,11 @@ use crate::{
     batch::Batch,
     forward::{Forward, Forwarder},
     policy::{self, Cause, Listen, Live, Policy, Reload, Source, Upstream},
-    raft::{GroupSettings, Groups, OpenError, Pipeline, Runtime},
-    telemetry::{
-        Admin, AdminView, Controls, LimitMetrics, Metrics, Notes, Refusals, Saves, TracesError,
-    },
-    transport::{Listening, Place, TlsError},
+    raft::{GroupSettings, Groups, Pipeline, Runtime},
+    telemetry::{Admin, AdminView, Controls, LimitMetrics, Metrics, Notes, Refusals, Saves},
+    transport::{Listening, Place, ServerTls},
     upstream::{BatchReply, Call, Direct},
 };
-
-/// Why nothing was started.
-#[derive(Debug, thiserror::Error)]
-pub enum StackError {
-    /// An address cannot be listened on.
-    #[error(transparent)]
-    Listen(#[from] ServerError),
-    /// A socket that was handed over is none.
-    #[error("LISTEN_FDS: {0}; hand over sockets that listen, or none")]
-    HandedOver(#[source] std::io::Error),
-    /// The upstream's TLS has no usable key or certificate.
-    #[error("upstream.{0}")]
-    Tls(#[from] TlsError),
-    /// The embedded group cannot be opened.
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    /// A metric stands twice in one registry.
-    #[error("metrics: {0}")]
-    Metrics(#[from] prometheus::Error),
-    /// Spans have nowhere to go.
-    #[error(transparent)]
-    Traces(#[from] TracesError),
-    /// The embedded group has no such write.
-    #[error(
-        "method {path}: the embedded groups have no such write; name endpoints in the policy's \
-         upstream"
-    )]
-    NotEmbedded {
-        /// The method's path.
-        path: String,
-    },
-    /// There is no group to embed.
-    #[error("upstream: embedded, and no group is open; name endpoints, or start ferry again")]
-    NoGroup,
-}
 
 /// Any upstream that takes batches.
 pub type Batches = BoxCloneSyncService<Batch<Call>, BatchReply, Status>;
@@ -231,7 +197,13 @@ impl Stack {
         let listen = policy.listen.iter().cloned();
         let guards = Arc::new(ArcSwap::from_pointee(policy.guards.clone()));
         let mut stack = Self::serve(listen, Arc::clone(&door), &guards, readiness, metrics).await?;
-        let sidecar = Sidecar::new(policy, source, assembly, (door, guards), &stack.metrics)?;
+        let tls = stack.servers.iter().map(|server| server.tls().cloned());
+        let face = Face {
+            door,
+            guards,
+            tls: tls.collect(),
+        };
+        let sidecar = Sidecar::new(policy, source, assembly, face, &stack.metrics)?;
         if let Some(address) = policy.admin {
             let controls = stack.controls(&sidecar);
             let admin = stack.serve_admin(address, gauges, Some(controls));
@@ -302,7 +274,7 @@ impl Stack {
         let mut servers = Vec::new();
         let refusals = Arc::new(metrics.refusals()?);
         let mut handed = Listening::handed_over().map_err(StackError::HandedOver)?;
-        for Listen { place, tls } in listen {
+        for (i, Listen { place, tls }) in listen.into_iter().enumerate() {
             let given = handed.iter().position(|socket| *socket.place() == place);
             let listening = match given {
                 Some(given) => handed.swap_remove(given),
@@ -312,7 +284,13 @@ impl Stack {
             // One look a call: whatever is swapped later, it passes this door.
             let answer = move |request| door.load_full().answer(request);
             let (guards, refusals) = (Arc::clone(guards), Arc::clone(&refusals));
-            servers.push(Server::on(listening, tls, guards, refusals, answer)?);
+            let tls = tls.map(ServerTls::new).transpose();
+            let tls = tls.map_err(|error| StackError::ServerTls { i, error })?;
+            servers.push(Server::on(listening, tls, guards, refusals, answer));
+        }
+        if !handed.is_empty() {
+            let places = handed.iter().map(|socket| socket.place().to_string());
+            return Err(StackError::Unlisted(places.collect::<Vec<_>>().join(", ")));
         }
         Ok(Self {
             servers,

@@ -19,6 +19,9 @@ use crate::support::{admin, soon, until};
 /// Where the shipped policy keeps its group.
 const DATA_DIR: &str = "ferry-data";
 
+/// A policy of the test's own.
+const POLICY: &str = "policy.yaml";
+
 /// A running `ferry proxy`.
 pub(crate) struct Sidecar {
     /// Where gRPC is served.
@@ -86,14 +89,7 @@ impl Sidecar {
     pub(crate) async fn on_socket(socket: &std::net::TcpListener, policy: &str) -> Self {
         let home = tempfile::tempdir().expect("a temporary directory can be made");
         let path = write_policy(&home, policy);
-        let socket = socket.try_clone().expect("descriptors are left");
-        let mut command = Command::new("sh");
-        // Descriptor 3 is where handed-over sockets begin.
-        let hand_over =
-            "exec 3<&0 0</dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$0\" \"$@\"";
-        command.args(["-c", hand_over, env!("CARGO_BIN_EXE_ferry"), "proxy"]);
-        command.stdin(std::os::fd::OwnedFd::from(socket));
-        let started = Self::run_command(home, &path, command).await;
+        let started = Self::run_command(home, &path, handed(socket)).await;
         started.expect("it runs until it is ready; what it said is above")
     }
 
@@ -110,6 +106,18 @@ impl Sidecar {
             .stdin(Stdio::null());
         let started = Self::run_command(home, &path, command).await;
         started.expect("it runs until it is ready; what it said is above")
+    }
+
+    /// What it says where it does not start on such a socket.
+    pub(crate) async fn refusal_on_socket(socket: &std::net::TcpListener, policy: &str) -> String {
+        let home = tempfile::tempdir().expect("a temporary directory can be made");
+        let path = write_policy(&home, policy);
+        let mut command = handed(socket);
+        command.arg("--policy").arg(path).kill_on_drop(true);
+        let output = soon("it ends", command.output()).await;
+        let output = output.expect("cargo built the binary");
+        assert!(!output.status.success(), "it serves");
+        String::from_utf8_lossy(&output.stderr).into_owned()
     }
 
     async fn run_command(
@@ -168,6 +176,11 @@ impl Sidecar {
         self.home.path().join(DATA_DIR)
     }
 
+    /// The policy file of a test's own.
+    pub(crate) fn policy(&self) -> PathBuf {
+        self.home.path().join(POLICY)
+    }
+
     /// Sends SIGTERM, as every supervisor does first.
     pub(crate) async fn terminate(&self) {
         self.signal("TERM").await;
@@ -207,8 +220,19 @@ impl Sidecar {
     }
 }
 
+/// `ferry proxy` with a socket that is kept for it.
+fn handed(socket: &std::net::TcpListener) -> Command {
+    let socket = socket.try_clone().expect("descriptors are left");
+    let mut command = Command::new("sh");
+    // Descriptor 3 is where handed-over sockets begin.
+    let hand_over = "exec 3<&0 0</dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$0\" \"$@\"";
+    command.args(["-c", hand_over, env!("CARGO_BIN_EXE_ferry"), "proxy"]);
+    command.stdin(std::os::fd::OwnedFd::from(socket));
+    command
+}
+
 fn write_policy(home: &TempDir, policy: &str) -> PathBuf {
-    let path = home.path().join("policy.yaml");
+    let path = home.path().join(POLICY);
     std::fs::write(&path, policy).expect("the temporary directory is writable");
     path
 }

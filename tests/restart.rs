@@ -208,3 +208,15 @@ async fn started_before_its_upstream_it_serves_once_that_is_there() {
     let ready = crate::support::admin::fetch(served.admin(), "/ready").await;
     assert_eq!(ready.expect("it answers").0, 200);
 }
+
+#[tokio::test]
+async fn a_socket_that_is_handed_over_and_that_no_listener_names_is_refused_by_its_place() {
+    let upstream = Upstream::answering().await;
+    let socket = StdListener::bind("127.0.0.1:0").expect("a free port");
+    let address = socket.local_addr().expect("it is bound");
+    let endpoint = format!("  endpoints: [http://{}]", upstream.address);
+    let policy = policy_file(ANY, ANY, &endpoint);
+    let told = Sidecar::refusal_on_socket(&socket, &policy).await;
+    let place = format!("LISTEN_FDS: {address}");
+    assert!(told.contains(&place), "{told}");
+}

@@ -1,9 +1,9 @@
 //! Listeners of every kind, and the way to an upstream: TLS with and without
 //! clients' certificates, Unix sockets, several places at once.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
-use ferry::accept::frame::framed;
+use ferry::{accept::frame::framed, policy::Cause, telemetry::names};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpStream, UnixStream},
@@ -11,12 +11,17 @@ use tokio::{
 use tonic::Code;
 
 use crate::support::{
+    admin,
     authority::Authority,
     client::{CREATE, Line, grpc, old_form},
     served::{METHODS, Served},
-    soon,
+    soon, until,
     upstream::Upstream,
 };
+
+/// Long enough for a machine that compiles beside it, and shorter than any
+/// patience that the tests give ferry.
+const DRAINED_WITHIN: Duration = Duration::from_secs(20);
 
 /// A sidecar with these listeners in front of `upstream`, both as YAML.
 async fn served(listen: &str, upstream: &str) -> Served {
@@ -189,7 +194,7 @@ async fn a_certificate_that_is_replaced_is_shown_to_the_next_connection() {
         let name = format!("server.{kind}");
         fs::copy(new.path(&name), old.path(&name)).expect("both exist");
     }
-    crate::support::until("the new certificate is shown", async || {
+    until("the new certificate is shown", async || {
         new.connect(served.address(), None).await.is_ok()
     })
     .await;
@@ -247,4 +252,122 @@ async fn an_upstream_whose_certificate_is_not_trusted_gets_no_call() {
     assert_eq!(status.code(), Code::Unavailable, "{status}");
     assert!(status.message().contains("no TLS"), "{status}");
     assert!(upstream.batches().is_empty());
+}
+
+/// Lets `at` use what `of` has signed as `client`, as `stranger`.
+fn lend(of: &Authority, at: &Authority) {
+    for kind in ["pem", "key"] {
+        let from = of.path(&format!("client.{kind}"));
+        fs::copy(from, at.path(&format!("stranger.{kind}"))).expect("both exist");
+    }
+}
+
+async fn is_let_in(authority: &Authority, served: &Served, name: &str) -> bool {
+    // TLS 1.3 tells a client only when it reads.
+    let Ok(socket) = authority.connect(served.address(), Some(name)).await else {
+        return false;
+    };
+    let Ok((calls, connection)) = h2::client::handshake(socket).await else {
+        return false;
+    };
+    let driver = tokio::spawn(connection);
+    let answer = async {
+        let mut calls = calls.ready().await?;
+        let (answer, _) = calls.send_request(grpc("/test.Streams/Fail"), true)?;
+        answer.await
+    };
+    let answer: Result<_, h2::Error> = answer.await;
+    driver.abort();
+    answer.is_ok()
+}
+
+#[tokio::test]
+async fn who_is_trusted_after_a_reload_is_who_its_file_names_and_nobody_else() {
+    let (old, new) = (Authority::new(), Authority::new());
+    for name in ["server", "client"] {
+        old.sign(name);
+    }
+    new.sign("client");
+    lend(&new, &old);
+    let upstream = Upstream::answering().await;
+    let path = old.path("policy.yaml");
+    let write = |client_ca: &str| {
+        let [cert, key] = ["server.pem", "server.key"].map(|name| old.path(name));
+        let upstream = one_batch_at_a_time(&upstream);
+        let yaml = format!(
+            "version: 1\nlisten:\n  - address: 127.0.0.1:0\n    tls: {{cert: {cert}, key: {key}, \
+             client_ca: {client_ca}}}\nadmin: off\nupstream:\n{upstream}\n{METHODS}"
+        );
+        fs::write(&path, yaml).expect("it is writable");
+    };
+    write(&old.path("ca.pem"));
+    let served = Served::of_file(Path::new(&path)).await;
+    let before = old.line(served.address(), Some("client")).await;
+    assert!(!is_let_in(&old, &served, "stranger").await);
+
+    write("missing.pem");
+    let reload = served
+        .stack
+        .reload(Cause::Request)
+        .await
+        .expect("a sidecar");
+    assert!(!reload.accepted);
+    let told = reload.faults.join("\n");
+    assert!(
+        told.contains("listen[0].tls") && told.contains("missing.pem"),
+        "{told}"
+    );
+    assert!(is_let_in(&old, &served, "client").await, "as before");
+
+    write(&new.path("ca.pem"));
+    let reload = served
+        .stack
+        .reload(Cause::Request)
+        .await
+        .expect("a sidecar");
+    assert!(reload.accepted, "{:?}", reload.faults);
+    assert!(is_let_in(&old, &served, "stranger").await);
+    assert!(!is_let_in(&old, &served, "client").await);
+    // What was connected before goes on.
+    before.create("x", b"s").await;
+}
+
+#[tokio::test]
+async fn a_handshake_that_fails_is_counted_as_tls_and_a_probe_that_says_nothing_is_not() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    authority.sign("server");
+    let upstream = Upstream::answering().await;
+    let yaml = format!(
+        "version: 1\nlisten:\n{}\nadmin: {{address: 127.0.0.1:0}}\nupstream:\n{}\n{METHODS}",
+        over_tls(&authority),
+        one_batch_at_a_time(&upstream),
+    );
+    let served = Served::by(&yaml).await;
+    drop(TcpStream::connect(served.address()).await.expect("open"));
+    stranger
+        .connect(served.address(), None)
+        .await
+        .expect_err("it trusts somebody else");
+    let refused = async |reason: &str| {
+        let label = format!("reason=\"{reason}\"");
+        admin::metric(served.admin(), names::GUARD_REFUSALS, &label).await
+    };
+    until("it is counted", async || refused("tls").await >= 1.0).await;
+    authority.line(served.address(), None).await;
+    assert_eq!(refused("tls").await, 1.0);
+    assert_eq!(refused("handshake").await, 0.0);
+}
+
+#[tokio::test]
+async fn who_has_not_finished_its_tls_does_not_hold_up_a_drain() {
+    let authority = Authority::new();
+    authority.sign("server");
+    let upstream = Upstream::answering().await;
+    let listen = over_tls(&authority) + "\nguards: {handshake_timeout: 60s}";
+    let served = served(&listen, &one_batch_at_a_time(&upstream)).await;
+    let mut silent = TcpStream::connect(served.address()).await.expect("open");
+    // Who comes after it has been let in, so it has been, too.
+    authority.line(served.address(), None).await;
+    assert_eq!(served.stack.drain(DRAINED_WITHIN).await, 0);
+    let _ = silent.read(&mut [0; 1]).await;
 }

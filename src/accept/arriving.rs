@@ -57,7 +57,8 @@ impl Arriving {
             return None;
         };
         self.from.refuse(refusal);
-        let what = format!("{what}, or raise {} in the policy", refusal.key());
+        let key = refusal.key().expect("a bound is a key of the policy");
+        let what = format!("{what}, or raise {key} in the policy");
         Some(Status::new(Code::ResourceExhausted, what))
     }
 }

@@ -125,6 +125,11 @@ impl Present {
         self.crowd.refuse(refusal, &self.peer);
     }
 
+    /// No TLS with this client, and why.
+    pub(super) fn refuse_tls(&self, error: &io::Error) {
+        self.crowd.refusals.no_tls(&self.peer, error);
+    }
+
     /// So many streams are open on it now. Told once a turn, and not for each
     /// call, since the sum is shared by all threads.
     pub(super) fn has_streams(&self, streams: usize) {
@@ -311,12 +316,6 @@ mod tests {
         assert!(second.is_rung(&mut cx));
     }
 
-    #[test]
-    fn half_a_message_counts_as_much_as_has_come_of_it() {
-        let guards = Arc::new(Guards {
-            max_unfinished_bytes: 100,
-            ..Guards::default()
-        });
     #[tokio::test]
     async fn one_that_is_rung_for_as_it_has_a_call_again_takes_no_other_with_it() {
         let (crowd, _present) = crowd(&Arc::default(), 2);
@@ -330,6 +329,12 @@ mod tests {
         assert!(idle.is_rung(&mut cx));
     }
 
+    #[test]
+    fn half_a_message_counts_as_much_as_has_come_of_it() {
+        let guards = Arc::new(Guards {
+            max_unfinished_bytes: 100,
+            ..Guards::default()
+        });
         let (_crowd, present) = crowd(&guards, 2);
         let mut large = Unfinished::new(Arc::clone(&present[0]));
         let mut small = Unfinished::new(Arc::clone(&present[1]));

@@ -1,13 +1,14 @@
 //! The listener: accepts connections, and drains them.
 
-use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
+use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
+use bytes::BytesMut;
 use http::{Request, Response};
 use http_body::Body;
 use rustls::ServerConfig;
-use tokio::{sync::watch, task::JoinSet};
-use tokio_rustls::TlsAcceptor;
+use tokio::{io::AsyncReadExt, sync::watch, task::JoinSet, time::timeout};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{
     arriving::Arriving,
@@ -18,9 +19,7 @@ use super::{
 };
 use crate::{
     telemetry::{Refusal, Refusals},
-    transport::{
-        BindError, ClientCertificate, Fresh, Listening, Place, ServerFiles, Stream, TlsError,
-    },
+    transport::{Begun, BindError, ClientCertificate, Listening, Place, ServerTls, Stream},
 };
 
 /// Why a server does not listen.
@@ -29,19 +28,19 @@ pub enum ServerError {
     /// The address is taken, forbidden, or not of this machine.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// Its TLS has no usable key or certificate.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
 }
 
 /// Waits after a failed accept (too many open files, say): the condition is
 /// the system's and passes, and a busy loop would not help it to.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// A client's first words of TLS, or most of them.
+const HELLO: usize = 1 << 10;
 
 /// A listening server.
 #[derive(Debug)]
 pub struct Server {
     place: Place,
+    tls: Option<ServerTls>,
     draining: watch::Sender<bool>,
     accepting: tokio::task::JoinHandle<JoinSet<()>>,
 }
@@ -67,23 +66,19 @@ impl Server {
     {
         let listening = Listening::bind(&Place::Tcp(address)).await?;
         let guards = Arc::new(ArcSwap::from_pointee(guards));
-        Self::on(listening, None, guards, Arc::default(), answer)
+        Ok(Self::on(listening, None, guards, Arc::default(), answer))
     }
 
-    /// The same on a socket that listens already, and with TLS if there are
-    /// files for it. A connection keeps the `guards` that it began with; what
-    /// they refuse is counted in `refusals`. It must be called inside a tokio
-    /// runtime.
-    ///
-    /// # Errors
-    /// If the files cannot be used.
+    /// The same on a socket that listens already, and with TLS if there is
+    /// any. A connection keeps the `guards` that it began with; what they refuse
+    /// is counted in `refusals`. It must be called inside a tokio runtime.
     pub fn on<F, Fut, B>(
         listening: Listening,
-        tls: Option<ServerFiles>,
+        tls: Option<ServerTls>,
         guards: Arc<ArcSwap<Guards>>,
         refusals: Arc<Refusals>,
         answer: F,
-    ) -> Result<Self, ServerError>
+    ) -> Self
     where
         F: Fn(Request<Arriving>) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output = Response<B>> + Send + 'static,
@@ -91,16 +86,22 @@ impl Server {
         B::Data: Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let tls = tls.map(Fresh::new).transpose()?;
         let place = listening.place().clone();
         let (draining, drain) = watch::channel(false);
         let crowd = Crowd::new(refusals);
-        let accepting = tokio::spawn(accept(listening, tls, guards, crowd, drain, answer));
-        Ok(Self {
+        let accepting = accept(listening, tls.clone(), guards, crowd, drain, answer);
+        Self {
             place,
+            tls,
             draining,
-            accepting,
-        })
+            accepting: tokio::spawn(accepting),
+        }
+    }
+
+    /// Its TLS, if it has any, for whoever may change it.
+    #[must_use]
+    pub fn tls(&self) -> Option<&ServerTls> {
+        self.tls.as_ref()
     }
 
     /// Where it listens (the port that the system chose, for port 0).
@@ -131,7 +132,7 @@ impl Server {
             return 0;
         };
         let all_ended = async { while connections.join_next().await.is_some() {} };
-        match tokio::time::timeout(patience, all_ended).await {
+        match timeout(patience, all_ended).await {
             Ok(()) => 0,
             Err(_) => connections.len(),
         }
@@ -140,7 +141,7 @@ impl Server {
 
 async fn accept<F, Fut, B>(
     listening: Listening,
-    tls: Option<Fresh<ServerFiles, ServerConfig>>,
+    tls: Option<ServerTls>,
     guards: Arc<ArcSwap<Guards>>,
     crowd: Arc<Crowd>,
     mut drain: watch::Receiver<bool>,
@@ -172,11 +173,11 @@ where
                         continue;
                     }
                     let present = crowd.enter(peer, guards);
-                    let tls = tls.as_ref().map(Fresh::config);
-                    let (drain, answer) = (connection_drain.clone(), answer.clone());
+                    let tls = tls.as_ref().map(ServerTls::config);
+                    let (mut drain, answer) = (connection_drain.clone(), answer.clone());
                     connections.spawn(async move {
-                        let Some((socket, certificate)) = secured(socket, tls, &present).await
-                        else {
+                        let secured = secured(socket, tls, &present, &mut drain).await;
+                        let Some((socket, certificate)) = secured else {
                             return;
                         };
                         connection::serve(socket, certificate, present, drain, answer).await;
@@ -192,26 +193,32 @@ where
 }
 
 /// The socket as calls go over it: inside TLS, where there is any. `None` if
-/// the client cannot, or takes too long.
+/// the client cannot, or takes too long, or the drain begins before.
 async fn secured(
     socket: Box<dyn Stream>,
     tls: Option<Arc<ServerConfig>>,
     present: &Present,
+    drain: &mut watch::Receiver<bool>,
 ) -> Option<(Box<dyn Stream>, Option<ClientCertificate>)> {
     let Some(tls) = tls else {
         return Some((socket, None));
     };
-    let handshake = TlsAcceptor::from(tls).accept(socket);
-    match tokio::time::timeout(present.guards().handshake_timeout, handshake).await {
-        Ok(Ok(socket)) => {
+    let within = present.guards().handshake_timeout;
+    let shaken = tokio::select! {
+        biased; // whoever is through by now is served
+        shaken = timeout(within, handshake(socket, tls)) => shaken,
+        () = drain_begins(drain) => return None,
+    };
+    match shaken {
+        Ok(Ok(Some(socket))) => {
             let certificates = socket.get_ref().1.peer_certificates();
             let peer = certificates.and_then(|chain| chain.first());
             let peer = peer.map(ClientCertificate::of);
             Some((Box::new(socket), peer))
         }
+        Ok(Ok(None)) => None,
         Ok(Err(error)) => {
-            tracing::debug!(%error, "a connection without TLS");
-            present.refuse(Refusal::Handshake);
+            present.refuse_tls(&error);
             None
         }
         Err(_) => {
@@ -219,4 +226,18 @@ async fn secured(
             None
         }
     }
+}
+
+/// `None` if the client left before it said anything: a probe that opens a
+/// connection and closes it has failed at nothing.
+async fn handshake(
+    mut socket: Box<dyn Stream>,
+    tls: Arc<ServerConfig>,
+) -> io::Result<Option<TlsStream<Begun<Box<dyn Stream>>>>> {
+    let mut hello = BytesMut::with_capacity(HELLO);
+    if !matches!(socket.read_buf(&mut hello).await, Ok(1..)) {
+        return Ok(None);
+    }
+    let socket = Begun::new(hello.freeze(), socket);
+    TlsAcceptor::from(tls).accept(socket).await.map(Some)
 }

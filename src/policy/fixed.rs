@@ -1,5 +1,5 @@
-//! What a reload cannot change, since it was taken when ferry started: sockets
-//! and the data directory.
+//! What a reload cannot change, since it was taken when ferry started: sockets,
+//! whether they speak TLS, and the data directory.
 
 use super::{
     listen::Listen,
@@ -58,7 +58,11 @@ pub(super) fn differences(old: &Policy, new: &Policy) -> Vec<String> {
 }
 
 fn places(listen: &[Listen]) -> String {
-    let places: Vec<_> = listen.iter().map(ToString::to_string).collect();
+    let tls = |listen: &Listen| if listen.tls.is_some() { " (TLS)" } else { "" };
+    let places = listen
+        .iter()
+        .map(|one| format!("{}{}", one.place, tls(one)));
+    let places: Vec<_> = places.collect();
     places.join(", ")
 }
 

@@ -15,22 +15,47 @@ use crate::{
     accept::{Door, Guards},
     policy::{self, Cause, Live, Mode, Policy, Source},
     telemetry::{Controls, MethodPlan, Metrics},
+    transport::ServerTls,
 };
 
+/// What callers meet, and reloads swap.
+pub(super) struct Face {
+    pub(super) door: Arc<ArcSwap<Door<Batched>>>,
+    pub(super) guards: Arc<ArcSwap<Guards>>,
+    /// That of each listener, if it has any.
+    pub(super) tls: Vec<Option<ServerTls>>,
+}
+
+impl Face {
+    /// What makes the listeners go by the files that `policy` names for them.
+    fn secured(&self, policy: &Policy) -> Result<Vec<impl FnOnce() + use<>>, StackError> {
+        let both = self.tls.iter().zip(&policy.listen).enumerate();
+        let both = both.filter_map(|(i, (tls, listen))| {
+            let (tls, files) = (tls.as_ref()?, listen.tls.as_ref()?);
+            let prepared = tls.prepare(files);
+            Some(prepared.map_err(|error| StackError::ServerTls { i, error }))
+        });
+        both.collect()
+    }
+}
+
 impl Sidecar {
-    /// Reloads swap the door and the guards, and the files of `source` are watched.
+    /// Reloads swap what is of `face`, and the files of `source` are watched.
     pub(super) fn new(
         policy: &Policy,
         source: Option<Source>,
         assembly: Arc<Assembly>,
-        (door, guards): (Arc<ArcSwap<Door<Batched>>>, Arc<ArcSwap<Guards>>),
+        face: Face,
         metrics: &Metrics,
     ) -> Result<Self, StackError> {
         let builder = Arc::clone(&assembly);
         let install = move |policy: &Policy| {
+            // The door last: by it the limit changes for those of before, too.
+            let secured = face.secured(policy).map_err(|error| error.to_string())?;
             let next = builder.door(policy).map_err(|error| error.to_string())?;
-            door.store(Arc::new(next));
-            guards.store(Arc::new(policy.guards.clone()));
+            face.door.store(Arc::new(next));
+            face.guards.store(Arc::new(policy.guards.clone()));
+            secured.into_iter().for_each(|swap| swap());
             Ok(())
         };
         let live = Live::new(

@@ -3,7 +3,7 @@
 //! once for each.
 
 use std::{
-    fmt,
+    fmt::Display,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -19,7 +19,7 @@ const SAY_EVERY: Duration = Duration::from_secs(10);
 pub enum Refusal {
     /// A connection too many.
     Connections,
-    /// No TLS, or no HTTP/2, in time or at all.
+    /// No TLS in time, or no HTTP/2 in time or at all.
     Handshake,
     /// More streams than the listener takes, and than this client's share.
     Streams,
@@ -39,11 +39,13 @@ pub enum Refusal {
     Http2,
     /// No call for long, or none while others wanted in.
     Idle,
+    /// TLS that the two sides did not agree on.
+    Tls,
 }
 
 impl Refusal {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Connections,
         Self::Handshake,
         Self::Streams,
@@ -55,6 +57,7 @@ impl Refusal {
         Self::Resets,
         Self::Http2,
         Self::Idle,
+        Self::Tls,
     ];
 
     /// Its label.
@@ -72,13 +75,14 @@ impl Refusal {
             Self::Resets => "resets",
             Self::Http2 => "http2",
             Self::Idle => "idle",
+            Self::Tls => "tls",
         }
     }
 
-    /// The policy's key that says how much is too much.
+    /// The policy's key that says how much is too much, if one does.
     #[must_use]
-    pub const fn key(self) -> &'static str {
-        match self {
+    pub const fn key(self) -> Option<&'static str> {
+        Some(match self {
             Self::Connections => "guards.max_connections",
             Self::Handshake => "guards.handshake_timeout",
             Self::Streams => "guards.max_streams_total",
@@ -90,7 +94,8 @@ impl Refusal {
             Self::Resets => "guards.max_resets",
             Self::Http2 => "guards.max_header_bytes",
             Self::Idle => "guards.idle_timeout",
-        }
+            Self::Tls => return None,
+        })
     }
 }
 
@@ -151,20 +156,36 @@ impl Refusals {
 
     /// Counts one of `peer`'s.
     pub fn note(&self, refusal: Refusal, peer: &str) {
-        self.counters[refusal as usize].inc();
-        if refusal == Refusal::Idle {
-            return; // nothing to act on
-        }
-        let told = lock(&self.told)[refusal as usize].one_more(Instant::now());
-        if let Some(refused) = told {
+        let told = self.count_one(refusal);
+        // Of those that are only idle there is nothing to act on.
+        let told = told.filter(|_| refusal != Refusal::Idle);
+        if let (Some(refused), Some(key)) = (told, refusal.key()) {
             tracing::warn!(
                 reason = refusal.name(),
                 refused,
                 last = peer,
-                "a guard refused what clients did; if they mean well, raise {}",
-                refusal.key()
+                "a guard refused what clients did; if they mean well, raise {key}"
             );
         }
+    }
+
+    /// Counts a handshake of `peer`'s that failed, for the reason that TLS gives.
+    pub fn no_tls(&self, peer: &str, error: &impl Display) {
+        if let Some(refused) = self.count_one(Refusal::Tls) {
+            tracing::warn!(
+                reason = Refusal::Tls.name(),
+                refused,
+                last = peer,
+                %error,
+                "clients came to no TLS with a listener"
+            );
+        }
+    }
+
+    /// How many the log is told of now, if it is.
+    fn count_one(&self, refusal: Refusal) -> Option<u64> {
+        self.counters[refusal as usize].inc();
+        lock(&self.told)[refusal as usize].one_more(Instant::now())
     }
 
     /// How many were refused for this reason.
@@ -174,7 +195,7 @@ impl Refusals {
     }
 
     /// Counts a connection that `place` could not take, and says `why`.
-    pub fn not_accepted(&self, place: &dyn fmt::Display, why: &dyn fmt::Display) {
+    pub fn not_accepted(&self, place: &dyn Display, why: &dyn Display) {
         self.unaccepted.inc();
         let told = lock(&self.told_unaccepted).one_more(Instant::now());
         if let Some(connections) = told {

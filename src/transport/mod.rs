@@ -14,4 +14,4 @@ pub use endpoint::Endpoint;
 pub use socket::{BindError, Listening, Place};
 pub(crate) use socket::{Stream, mortal};
 pub(crate) use tls::Fresh;
-pub use tls::{ClientCertificate, ClientFiles, ServerFiles, TlsError};
+pub use tls::{ClientCertificate, ClientFiles, ServerFiles, ServerTls, TlsError};

@@ -4,18 +4,22 @@
 //! The files are looked at when a connection comes, at most once a second: a
 //! listener that nobody calls needs no certificate, and a task that only looks
 //! at clocks is one more thing to stop. Where new files cannot be used the old
-//! ones go on, and the log says why.
+//! ones go on, the log says why, and the next look tries them again: whoever
+//! writes them may not be done.
 
 use std::{
     fs,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use rustls::{
-    ClientConfig, RootCertStore, ServerConfig,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    CertificateError, ClientConfig, RootCertStore, ServerConfig,
+    client::{WebPkiServerVerifier, danger::ServerCertVerifier},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
     server::WebPkiClientVerifier,
 };
 use tokio::time::Instant;
@@ -82,9 +86,16 @@ pub(crate) struct Fresh<F, C> {
 #[derive(Debug)]
 struct Made<C> {
     config: Arc<C>,
-    stamps: Vec<Option<SystemTime>>,
+    /// What the files looked like when it was made of them.
+    stamps: Vec<Stamp>,
+    /// The same when they could not be used: the log says that once.
+    failed: Option<Vec<Stamp>>,
     looked: Instant,
 }
+
+/// Which file it is, its length, and when it was last written, renamed or
+/// made readable; `None` where there is none.
+type Stamp = Option<[u64; 5]>;
 
 /// Files that make a TLS configuration.
 pub(crate) trait Material<C> {
@@ -96,41 +107,133 @@ pub(crate) trait Material<C> {
 impl<C, F: Material<C>> Fresh<F, C> {
     /// Reads the files.
     pub(crate) fn new(files: F) -> Result<Self, TlsError> {
-        // The times before the reading: what changes meanwhile is read again.
+        // Before the reading: what changes meanwhile is read again.
         let stamps = stamps(&files.paths());
         let config = Arc::new(files.load()?);
-        let looked = Instant::now();
         let made = Mutex::new(Made {
             config,
             stamps,
-            looked,
+            failed: None,
+            looked: Instant::now(),
         });
         Ok(Self { files, made })
     }
 
     /// What the files make now.
     pub(crate) fn config(&self) -> Arc<C> {
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut made = self.made();
         if made.looked.elapsed() >= LOOK_EVERY {
-            made.looked = Instant::now();
-            let stamps = stamps(&self.files.paths());
-            if stamps != made.stamps {
-                made.stamps = stamps;
-                match self.files.load() {
-                    Ok(config) => made.config = Arc::new(config),
-                    Err(error) => {
-                        tracing::error!(%error, "new certificates cannot be used: the old ones go on")
-                    }
-                }
-            }
+            made.look(&self.files);
         }
         Arc::clone(&made.config)
     }
+
+    fn made(&self) -> MutexGuard<'_, Made<C>> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-fn stamps(paths: &[&Path]) -> Vec<Option<SystemTime>> {
-    let changed = |path: &&Path| fs::metadata(path)?.modified();
-    paths.iter().map(|path| changed(path).ok()).collect()
+impl<C> Made<C> {
+    fn look(&mut self, files: &impl Material<C>) {
+        self.looked = Instant::now();
+        let stamps = stamps(&files.paths());
+        if stamps == self.stamps && self.failed.is_none() {
+            return;
+        }
+        match files.load() {
+            Ok(config) => {
+                self.config = Arc::new(config);
+                self.stamps = stamps;
+                self.failed = None;
+            }
+            Err(error) => {
+                if self.failed.as_ref() != Some(&stamps) {
+                    tracing::error!(%error, "new certificates cannot be used: the old ones go on");
+                }
+                self.failed = Some(stamps);
+            }
+        }
+    }
+}
+
+/// The TLS of a listener; a reload may name other files for it.
+#[derive(Clone, Debug)]
+pub struct ServerTls(Arc<ArcSwap<Fresh<ServerFiles, ServerConfig>>>);
+
+impl ServerTls {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// If they cannot be used.
+    pub fn new(files: ServerFiles) -> Result<Self, TlsError> {
+        Ok(Self(Arc::new(ArcSwap::from_pointee(Fresh::new(files)?))))
+    }
+
+    /// What the next connection is served by.
+    pub(crate) fn config(&self) -> Arc<ServerConfig> {
+        self.0.load().config()
+    }
+
+    /// What makes it go by `files`. The same ones are only looked at: where
+    /// they cannot be used now, the old ones go on, as they do without a reload.
+    ///
+    /// # Errors
+    /// If they are others, and cannot be used.
+    pub(crate) fn prepare(&self, files: &ServerFiles) -> Result<impl FnOnce() + use<>, TlsError> {
+        let now = self.0.load_full();
+        let next = match now.files == *files {
+            true => {
+                now.made().look(&now.files);
+                now
+            }
+            false => Arc::new(Fresh::new(files.clone())?),
+        };
+        let tls = Arc::clone(&self.0);
+        Ok(move || tls.store(next))
+    }
+}
+
+fn stamps(paths: &[&Path]) -> Vec<Stamp> {
+    let stamp = |path: &&Path| {
+        let file = fs::metadata(path).ok()?;
+        let [seconds, nanos] = [file.ctime(), file.ctime_nsec()].map(i64::cast_unsigned);
+        Some([file.dev(), file.ino(), file.len(), seconds, nanos])
+    };
+    paths.iter().map(stamp).collect()
+}
+
+/// Says so where the certificate that is shown to others, the first of `chain`,
+/// has run out or is not valid yet. It is used all the same: what becomes of it
+/// is for them to say, and the clock of this machine may be wrong.
+fn warn_of_time(path: &Path, chain: &[CertificateDer<'static>]) {
+    if let Some(why) = chain
+        .first()
+        .and_then(|leaf| out_of_time(leaf, UnixTime::now()))
+    {
+        tracing::warn!("tls: {}: {why}; write a new one", path.display());
+    }
+}
+
+/// Why others will not take a certificate `now`, if its time is the reason.
+fn out_of_time(leaf: &CertificateDer<'static>, now: UnixTime) -> Option<String> {
+    // Whoever verifies looks at the time first, before asking who signed it.
+    let mut roots = RootCertStore::empty();
+    roots.add(leaf.clone()).ok()?;
+    let verifier = WebPkiServerVerifier::builder(Arc::new(roots))
+        .build()
+        .ok()?;
+    let anyone = ServerName::try_from("localhost").ok()?;
+    let verified = verifier.verify_server_cert(leaf, &[], &anyone, &[], now);
+    let rustls::Error::InvalidCertificate(error) = verified.err()? else {
+        return None;
+    };
+    use CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
+    match error {
+        Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. } => {
+            Some(error.to_string())
+        }
+        _ => None,
+    }
 }
 
 fn file_error(path: &Path, wanted: &'static str, error: impl ToString) -> TlsError {
@@ -141,8 +244,17 @@ fn file_error(path: &Path, wanted: &'static str, error: impl ToString) -> TlsErr
     }
 }
 
+/// Refuses a pipe, which would hold up whoever reads it.
+fn regular(path: &Path, wanted: &'static str) -> Result<(), TlsError> {
+    match fs::metadata(path) {
+        Ok(file) if !file.is_file() => Err(file_error(path, wanted, "is no regular file")),
+        _ => Ok(()),
+    }
+}
+
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let wanted = "certificates";
+    regular(path, wanted)?;
     let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     match read {
         Ok(chain) if chain.is_empty() => Err(file_error(path, wanted, "holds none")),
@@ -152,7 +264,9 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
 }
 
 fn key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    PrivateKeyDer::from_pem_file(path).map_err(|error| file_error(path, "a private key", error))
+    let wanted = "a private key";
+    regular(path, wanted)?;
+    PrivateKeyDer::from_pem_file(path).map_err(|error| file_error(path, wanted, error))
 }
 
 fn authorities(path: &Path) -> Result<RootCertStore, TlsError> {
@@ -184,7 +298,9 @@ impl Material<ServerConfig> for ServerFiles {
                 builder.with_client_cert_verifier(verifier.map_err(|error| pair(&error))?)
             }
         };
-        let config = builder.with_single_cert(certificates(&self.cert)?, key(&self.key)?);
+        let chain = certificates(&self.cert)?;
+        warn_of_time(&self.cert, &chain);
+        let config = builder.with_single_cert(chain, key(&self.key)?);
         let mut config = config.map_err(|error| pair(&error))?;
         config.alpn_protocols = vec![ALPN.to_vec()];
         Ok(config)
@@ -208,12 +324,15 @@ impl Material<ClientConfig> for ClientFiles {
         let builder = ClientConfig::builder().with_root_certificates(roots);
         let mut config = match &self.identity {
             None => builder.with_no_client_auth(),
-            Some((cert, path)) => builder
-                .with_client_auth_cert(certificates(cert)?, key(path)?)
-                .map_err(|error| TlsError::Pair {
+            Some((cert, path)) => {
+                let chain = certificates(cert)?;
+                warn_of_time(cert, &chain);
+                let shown = builder.with_client_auth_cert(chain, key(path)?);
+                shown.map_err(|error| TlsError::Pair {
                     path: cert.clone(),
                     error: error.to_string(),
-                })?,
+                })?
+            }
         };
         config.alpn_protocols = vec![ALPN.to_vec()];
         Ok(config)
@@ -241,5 +360,87 @@ impl ClientCertificate {
     #[must_use]
     pub fn digest(&self) -> &[u8] {
         &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Makes nothing of a file but what stands in it, and nothing of some.
+    struct Text(PathBuf);
+
+    impl Material<String> for Text {
+        fn paths(&self) -> Vec<&Path> {
+            vec![&self.0]
+        }
+
+        fn load(&self) -> Result<String, TlsError> {
+            match fs::read_to_string(&self.0) {
+                Ok(text) if text != "bad" => Ok(text),
+                _ => Err(file_error(&self.0, "text", "is bad")),
+            }
+        }
+    }
+
+    fn text(said: &str) -> (tempfile::TempDir, Fresh<Text, String>) {
+        let home = tempfile::tempdir().expect("a temporary directory can be made");
+        let path = home.path().join("text");
+        fs::write(&path, said).expect("it is writable");
+        (home, Fresh::new(Text(path)).expect("it can be used"))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn files_that_could_not_be_used_are_tried_again_though_they_look_the_same() {
+        let (_home, fresh) = text("old");
+        fs::write(&fresh.files.0, "bad").expect("it is writable");
+        tokio::time::advance(LOOK_EVERY).await;
+        assert_eq!(*fresh.config(), "old");
+        let failed = fresh.made().failed.clone();
+        assert_eq!(
+            failed,
+            Some(stamps(&fresh.files.paths())),
+            "it is told once"
+        );
+        fs::write(&fresh.files.0, "new").expect("it is writable");
+        // As if it looked like before, to a clock that is coarse.
+        fresh.made().failed = Some(stamps(&fresh.files.paths()));
+        tokio::time::advance(LOOK_EVERY).await;
+        assert_eq!(*fresh.config(), "new");
+        assert_eq!(fresh.made().failed, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_of_another_length_is_another_one_at_whatever_time_it_was_written() {
+        let (_home, fresh) = text("old");
+        let written = fs::metadata(&fresh.files.0).and_then(|file| file.modified());
+        fs::write(&fresh.files.0, "newer").expect("it is writable");
+        let file = fs::File::options().write(true).open(&fresh.files.0);
+        let file = file.expect("it is there");
+        file.set_modified(written.expect("it has a time"))
+            .expect("it is ours");
+        tokio::time::advance(LOOK_EVERY).await;
+        assert_eq!(*fresh.config(), "newer");
+    }
+
+    #[test]
+    fn a_certificate_that_has_run_out_or_is_not_valid_yet_is_known_by_its_time() {
+        let params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]);
+        let mut params = params.expect("a DNS name");
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2021, 1, 1);
+        let key = rcgen::KeyPair::generate().expect("randomness");
+        let leaf = params.self_signed(&key).expect("it signs itself");
+        let at = |years: u64| {
+            let since = Duration::from_secs((years - 1970) * 365 * 24 * 3_600);
+            out_of_time(leaf.der(), UnixTime::since_unix_epoch(since))
+        };
+        let early = at(2010).expect("its time has not come");
+        assert!(early.contains("not valid yet"), "{early}");
+        let late = at(2030).expect("its time is over");
+        assert!(late.contains("expired"), "{late}");
+        // Half a year in, whoever has signed it.
+        let during = UnixTime::since_unix_epoch(Duration::from_secs(1_593_600_000));
+        assert_eq!(out_of_time(leaf.der(), during), None);
     }
 }
