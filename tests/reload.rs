@@ -240,6 +240,30 @@ async fn a_dialogue_outlives_the_policies_that_come_after_its_own() {
     }
 }
 
+#[tokio::test]
+async fn a_policy_that_names_a_file_which_comes_later_is_in_force_once_it_is_there() {
+    let upstream = Upstream::answering().await;
+    let file = PolicyFile::new(upstream.address);
+    let served = Served::of_file(&file.path()).await;
+    let yaml = file.with_window("max_entries: 5");
+    let admin = "admin: {address: 127.0.0.1:0";
+    assert!(yaml.contains(admin), "{yaml}");
+    file.write(&yaml.replacen(admin, &format!("{admin}, token_file: late.token"), 1));
+    until("it is refused", async || {
+        let label = "result=\"refused\"";
+        admin::metric(served.admin(), "ferry_policy_reloads_total", label).await >= 1.0
+    })
+    .await;
+    fs::write(file.home.path().join("late.token"), "x".repeat(40)).expect("writable");
+    until_accepted(served.admin(), 1.0).await;
+    let page = admin::fetch(served.admin(), "/policy").await;
+    let (_, page) = page.expect("it answers");
+    let page: serde_json::Value = serde_json::from_str(&page).expect("JSON");
+    let told = page["reloads"].as_array().expect("a list");
+    let told: Vec<_> = told.iter().map(|reload| &reload["accepted"]).collect();
+    assert_eq!(told, [false, true], "the same refusal is told once");
+}
+
 async fn until_accepted(admin: SocketAddr, reloads: f64) {
     until("the policy is reloaded", async || {
         let label = "result=\"accepted\"";

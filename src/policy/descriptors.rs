@@ -17,6 +17,7 @@ use prost_reflect::{
 
 use super::{
     fault::{Found, nearest},
+    regular,
     section::At,
 };
 use crate::wire::{Field, Kind, Message, Require};
@@ -104,9 +105,7 @@ impl Descriptors {
 
 /// The pool of one descriptor file, by its ending.
 fn pool(path: &Path) -> Result<DescriptorPool, String> {
-    let size = fs::metadata(path)
-        .map_err(|error| format!("cannot be read: {error}"))?
-        .len();
+    let size = regular::size(path).map_err(|error| format!("cannot be read: {error}"))?;
     if size > MAX_BYTES {
         return Err(format!(
             "{size} bytes: must be at most {MAX_BYTES}; leave unused files out of it"

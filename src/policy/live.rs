@@ -25,6 +25,9 @@ use super::{
 /// How often the files are looked at. A change is acted upon at the second
 /// look that sees it, so within two of these.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Looks between two that read a policy again which was refused, though its
+/// files seem the same: what it names and was not there may have come.
+const READ_AGAIN: u32 = 3;
 /// Reloads that are remembered for those who ask.
 const REMEMBERED: usize = 32;
 
@@ -151,6 +154,26 @@ impl Live {
     pub async fn reload(&self, cause: Cause) -> Reload {
         let _turn = self.turn.lock().await;
         let outcome = self.replace().await;
+        self.note(cause, outcome)
+    }
+
+    /// The same for one that was refused; it is told where that has changed.
+    async fn reload_again(&self) {
+        let _turn = self.turn.lock().await;
+        let outcome = self.replace().await;
+        let told = lock(&self.recent).back().map(|last| last.faults.clone());
+        if outcome.as_ref().err() != told.as_ref() {
+            self.note(Cause::File, outcome);
+        }
+    }
+
+    fn was_refused(&self) -> bool {
+        let recent = lock(&self.recent);
+        recent.back().is_some_and(|last| !last.accepted)
+    }
+
+    /// Tells what came of a reload, wherever it is asked for.
+    fn note(&self, cause: Cause, outcome: Result<(), Vec<String>>) -> Reload {
         let reload = Reload {
             unix_seconds: unix_seconds(),
             cause,
@@ -228,7 +251,7 @@ impl Live {
 
     /// Looks at the policy's files for ever, and reloads when they have changed.
     pub async fn watch(&self) {
-        let mut rest = Rest::default();
+        let (mut rest, mut looks) = (Rest::default(), 0);
         while self.source.is_some() {
             tokio::time::sleep(LOOK_EVERY).await;
             let read = lock(&self.read).clone();
@@ -238,8 +261,15 @@ impl Live {
             let Ok(now) = tokio::task::spawn_blocking(look).await else {
                 return;
             };
+            let is_new = now != read;
             if rest.look(&read, now) {
                 self.reload(Cause::File).await;
+                looks = 0;
+            } else if !is_new && self.was_refused() {
+                looks += 1;
+                if looks % READ_AGAIN == 0 {
+                    self.reload_again().await;
+                }
             }
         }
     }

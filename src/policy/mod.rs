@@ -31,6 +31,7 @@ mod on_error;
 mod origin;
 mod read;
 mod read_form;
+mod regular;
 mod reply;
 mod rules;
 mod schema;

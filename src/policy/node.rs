@@ -22,6 +22,7 @@ use super::{
     fault::{Fault, Faults, Found},
     keys::Keys,
     keys_node::{ADDRESS, ELECTION, PEER, TLS, TOP},
+    regular,
     rules::{Pipeline, Runtime},
     section::{At, Section},
     tree::{self, Node},
@@ -100,7 +101,7 @@ impl NodeFile {
             faults: vec![Fault { at: None, what }],
         };
         let unread = |error| one(format!("cannot be read: {error}"));
-        let size = fs::metadata(path).map_err(unread)?.len();
+        let size = regular::size(path).map_err(unread)?;
         if size > tree::MAX_BYTES as u64 {
             return Err(one(tree::too_large(size)));
         }

@@ -23,6 +23,7 @@ use super::{
     metadata::{self, MetadataRules},
     method,
     on_error::OnError,
+    regular,
     secret::Secret,
     section::At,
     telemetry::Telemetry,
@@ -248,9 +249,7 @@ impl Policy {
         };
         let stamp = Stamp::of(path);
         // Looked at before it is read, so that a mistaken path costs no memory.
-        let size = fs::metadata(path)
-            .map_err(|error| one(format!("cannot be read: {error}")))?
-            .len();
+        let size = regular::size(path).map_err(|error| one(format!("cannot be read: {error}")))?;
         if size > tree::MAX_BYTES as u64 {
             return Err(one(tree::too_large(size)));
         }

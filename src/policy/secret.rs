@@ -2,7 +2,7 @@
 
 use std::{fmt, fs, path::Path, sync::Arc};
 
-use super::{fault::Found, section::At};
+use super::{fault::Found, regular, section::At};
 
 /// Fewer characters than this are guessed.
 const MIN_CHARS: usize = 16;
@@ -57,13 +57,13 @@ impl Secret {
     ) -> Option<Self> {
         let path = folder.join(&file.value);
         let mut fault = |what: String| found.add(file.at, format!("{key}: {}: {what}", file.value));
-        let text = match fs::metadata(&path) {
-            Ok(about) if about.len() > MAX_BYTES => {
+        let text = match regular::size(&path) {
+            Ok(size) if size > MAX_BYTES => {
                 return fault(format!(
                     "must be at most {MAX_BYTES} bytes; name a file with one token"
                 ));
             }
-            _ => match fs::read_to_string(&path) {
+            size => match size.and_then(|_| fs::read_to_string(&path)) {
                 Ok(text) => text,
                 Err(error) => return fault(format!("cannot be read: {error}")),
             },

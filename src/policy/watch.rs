@@ -7,17 +7,17 @@
 
 use std::{
     fs,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    time::SystemTime,
 };
 
 /// What a file looked like.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stamp {
     path: PathBuf,
-    /// Where it truly is, its length, and when it was last written; `None`
-    /// where there is no such file.
-    seen: Option<(PathBuf, u64, Option<SystemTime>)>,
+    /// Where it truly is, its length, and when it was last written or made
+    /// readable; `None` where there is no such file.
+    seen: Option<(PathBuf, u64, [i64; 2])>,
 }
 
 impl Stamp {
@@ -26,7 +26,7 @@ impl Stamp {
     pub fn of(path: &Path) -> Self {
         let seen = fs::canonicalize(path).and_then(|place| {
             let file = fs::metadata(&place)?;
-            Ok((place, file.len(), file.modified().ok()))
+            Ok((place, file.len(), [file.ctime(), file.ctime_nsec()]))
         });
         Self {
             path: path.to_owned(),
