@@ -51,6 +51,15 @@ pub struct Stack {
     refusals: Arc<Refusals>,
 }
 
+/// What a drain had to cut at its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// Connections that were still open.
+    pub connections: usize,
+    /// Batches and waiting entries of calls that were not answered.
+    pub unanswered: u64,
+}
+
 /// What a sidecar has and a node has not: a policy that may change.
 struct Sidecar {
     assembly: Arc<Assembly>,
@@ -380,13 +389,26 @@ impl Stack {
     /// answers what was accepted, and after `patience` closes what is left.
     /// Returns how many connections had to be closed.
     pub async fn drain(self, patience: Duration) -> usize {
+        self.finish(patience).await.connections
+    }
+
+    /// The same, and what was on those connections.
+    pub async fn finish(self, patience: Duration) -> Cut {
         self.readiness.drain();
         let drains = self
             .servers
             .into_iter()
             .map(|server| server.drain(patience));
-        let cut = futures_util::future::join_all(drains).await.iter().sum();
+        let connections = futures_util::future::join_all(drains).await.iter().sum();
+        let mut cut = Cut {
+            connections,
+            unanswered: 0,
+        };
         if let Some(sidecar) = &self.sidecar {
+            // What waits for nobody any more was left before the end.
+            if connections > 0 {
+                cut.unanswered = sidecar.assembly.unanswered();
+            }
             sidecar.assembly.finish_traces().await;
         }
         cut

@@ -216,3 +216,38 @@ fn each_pod_of_the_kubernetes_cluster_has_a_file_by_its_name_and_all_name_the_sa
             .all(|one| *one == members[0] && one.len() == 3)
     );
 }
+
+/// The whole number of seconds after `key` on a line, if it is one of that key.
+fn seconds(line: &str, key: &str) -> Option<u64> {
+    let value = line.trim().strip_prefix(key)?.trim();
+    value.trim_end_matches('s').parse().ok()
+}
+
+#[test]
+fn whoever_stops_ferry_waits_for_longer_than_its_drain() {
+    let drain = "const DRAIN_PATIENCE: Duration = Duration::from_secs(";
+    let proxy = read("src/cli/proxy.rs");
+    let (_, drain) = proxy.split_once(drain).expect("the drain has a bound");
+    let drain: u64 = drain[..drain.find(')').expect("Rust")]
+        .parse()
+        .expect("a number");
+    let keys = [
+        "TimeoutStopSec=",
+        "stop_grace_period:",
+        "terminationGracePeriodSeconds:",
+    ];
+    let mut found = 0;
+    for path in files_below(&crate::support::root().join("deploy")) {
+        let Ok(text) = fs::read_to_string(&path) else {
+            continue; // no text
+        };
+        let waits = text
+            .lines()
+            .flat_map(|line| keys.map(|key| seconds(line, key)));
+        for waits in waits.flatten() {
+            found += 1;
+            assert!(waits > drain, "{}: {waits} s", path.display());
+        }
+    }
+    assert!(found >= 5, "of the units, compose and Kubernetes, {found}");
+}

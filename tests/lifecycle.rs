@@ -2,6 +2,9 @@
 //! it answers what it accepted, and what it acknowledged is there when it is
 //! started again.
 
+use std::time::Duration;
+
+use ferry::stack::Cut;
 use tokio::net::TcpStream;
 use tonic::Code;
 
@@ -11,7 +14,8 @@ use crate::{
         admin,
         client::{CREATE, Call, Line, grpc, old_form},
         load::Loading,
-        served, until,
+        served::{self, Served},
+        until,
         upstream::Upstream,
     },
 };
@@ -143,4 +147,48 @@ async fn what_waits_for_no_answer_does_not_hold_up_the_end() {
     }
     let (status, _home) = sidecar.ended().await;
     assert_eq!(status.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_pipe_in_the_place_of_the_policy_is_refused_and_holds_up_no_end() {
+    let upstream = Upstream::answering().await;
+    let any = ([127, 0, 0, 1], 0).into();
+    let policy = served::policy_file(any, any, &served::one_at_a_time(upstream.address));
+    let sidecar = Sidecar::with_policy(&policy).await;
+    let path = sidecar.policy();
+    std::fs::remove_file(&path).expect("it is there");
+    let made = tokio::process::Command::new("mkfifo").arg(&path).status();
+    assert!(made.await.expect("there is a mkfifo").success());
+    sidecar.hang_up().await;
+    until("it is refused", async || {
+        let label = "result=\"refused\"";
+        admin::metric(sidecar.admin, "ferry_policy_reloads_total", label).await >= 1.0
+    })
+    .await;
+    sidecar.terminate().await;
+    let (status, _home) = sidecar.ended().await;
+    assert_eq!(status.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_drain_tells_streams_that_are_passed_on_from_calls_that_were_not_answered() {
+    let patience = Duration::from_millis(50);
+    let upstream = Upstream::holding().await;
+    let sidecar = Served::before(upstream.address).await;
+    let line = sidecar.line().await;
+    let mut dialogue = line.begin(grpc("/test.Streams/Echo")).await;
+    let _heard = dialogue.head().await.expect("it is answered");
+    let streams = Cut {
+        connections: 1,
+        unanswered: 0,
+    };
+    assert_eq!(sidecar.stack.finish(patience).await, streams);
+
+    let sidecar = Served::before(upstream.address).await;
+    let line = sidecar.line().await;
+    let _call = sent(&line, "out").await;
+    upstream.until_batches(1).await;
+    let cut = sidecar.stack.finish(patience).await;
+    assert_eq!(cut.connections, 1);
+    assert!(cut.unanswered > 0, "{cut:?}");
 }

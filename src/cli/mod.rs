@@ -9,6 +9,7 @@ use std::{
     env::{self, VarError},
     io::{self, IsTerminal},
     process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -154,6 +155,10 @@ impl Cli {
 /// line that says why ferry ends would drown.
 const LOG: &str = "info,openraft=error";
 
+/// How long threads may take that still wait for a file when all else is done:
+/// one on a disk that is gone never comes back.
+const LAST_THREADS: Duration = Duration::from_secs(1);
+
 /// Runs a server on every core, with its log on stderr.
 fn serve(run: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
     let filter = match env::var("FERRY_LOG") {
@@ -188,7 +193,10 @@ fn serve(run: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build();
-    runtime.context("the runtime cannot start")?.block_on(run)
+    let runtime = runtime.context("the runtime cannot start")?;
+    let ended = runtime.block_on(run);
+    runtime.shutdown_timeout(LAST_THREADS);
+    ended
 }
 
 /// What a word by itself may be in a filter.

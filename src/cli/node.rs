@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 
 use super::{
     descriptors,
-    proxy::{DRAIN_PATIENCE, announce, end, or_close},
+    proxy::{DRAIN_PATIENCE, announce, end, ended, or_close},
     settings::{Setting, effective},
     signals::Signals,
 };
@@ -159,15 +159,9 @@ async fn join(file: NodeFile) -> Result<ExitCode> {
         "draining: what was accepted is answered; at most {} s",
         DRAIN_PATIENCE.as_secs()
     );
-    let cut = stack.drain(DRAIN_PATIENCE).await;
+    let cut = stack.finish(DRAIN_PATIENCE).await;
     member.shutdown().await.context("closing the Raft groups")?;
-    match cut {
-        0 => Ok(ExitCode::SUCCESS),
-        _ => {
-            eprintln!("error: {cut} connections were still open after the drain and were cut");
-            Ok(ExitCode::FAILURE)
-        }
-    }
+    Ok(ended(&cut))
 }
 
 fn settings(file: NodeFile) -> MemberSettings {

@@ -1,8 +1,12 @@
 //! `ferry proxy`: the sidecar, until it is asked to end.
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, pin::pin, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result};
+use futures_util::{
+    FutureExt,
+    future::{Fuse, FusedFuture},
+};
 
 use super::{
     descriptors,
@@ -12,7 +16,7 @@ use super::{
 use crate::{
     policy::{self, Cause, Listen, Policy, Source},
     raft::Groups,
-    stack::{self, Stack, StackError},
+    stack::{self, Cut, Stack, StackError},
     telemetry::Metrics,
 };
 
@@ -86,14 +90,20 @@ fn instead(listen: &[Listen], address: SocketAddr) -> Listen {
     }
 }
 
-/// Serves until the process is asked to end; SIGHUP reads the policy again.
+/// Serves until the process is asked to end; SIGHUP reads the policy again, one
+/// time after the other. That may take long, where a file does not come, and
+/// holds up no end.
 async fn until_ended(stack: &Stack, signals: &mut Signals, hangups: &mut Hangups) -> Result<()> {
+    let mut reload = pin!(Fuse::terminated());
     loop {
         tokio::select! {
             asked = signals.asked_to_end() => return asked,
             () = stack.drain_asked() => return Ok(()),
             // What came of it is in the log.
-            () = hangups.next() => { stack.reload(Cause::Signal).await; }
+            _ = &mut reload => {}
+            () = hangups.next(), if reload.is_terminated() => {
+                reload.set(stack.reload(Cause::Signal).fuse());
+            }
         }
     }
 }
@@ -124,21 +134,56 @@ pub(super) async fn end(stack: Stack, groups: Option<Groups>) -> Result<ExitCode
         "draining: what was accepted is answered; at most {} s",
         DRAIN_PATIENCE.as_secs()
     );
-    let cut = stack.drain(DRAIN_PATIENCE).await;
+    let cut = stack.finish(DRAIN_PATIENCE).await;
     if let Some(groups) = groups {
         groups.shutdown().await.context("closing the Raft groups")?;
     }
-    if cut > 0 {
-        eprintln!("error: {cut} connections were still open after the drain and were cut");
-        return Ok(ExitCode::FAILURE);
+    Ok(ended(&cut))
+}
+
+/// The exit code of a drain, and a word on what it had to cut. A stream that
+/// is passed on has no end that one could wait for, so to cut one is no fault.
+pub(super) fn ended(cut: &Cut) -> ExitCode {
+    if let Some(told) = told(cut) {
+        eprintln!("{told}");
     }
-    Ok(ExitCode::SUCCESS)
+    match cut.unanswered {
+        0 => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    }
+}
+
+fn told(cut: &Cut) -> Option<String> {
+    let open = match cut.connections {
+        0 => return None,
+        1 => "1 connection was still open after the drain and was cut".to_owned(),
+        many => format!("{many} connections were still open after the drain and were cut"),
+    };
+    Some(match cut.unanswered {
+        0 => format!("warning: {open}, with the streams that were passed on"),
+        _ => format!("error: {open}, with calls that had not been answered"),
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::transport::ServerFiles;
+
+    #[test]
+    fn a_stream_that_outlives_the_drain_is_told_and_no_failure_and_an_unanswered_call_is_one() {
+        let told = |connections, unanswered| {
+            told(&Cut {
+                connections,
+                unanswered,
+            })
+        };
+        assert_eq!(told(0, 0), None);
+        let one = told(1, 0).expect("it is told");
+        assert!(one.starts_with("warning: 1 connection was "), "{one}");
+        let two = told(2, 3).expect("it is told");
+        assert!(two.starts_with("error: 2 connections were "), "{two}");
+    }
 
     #[test]
     fn another_address_is_no_leave_to_speak_in_the_clear() {

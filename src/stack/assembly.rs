@@ -261,6 +261,17 @@ impl Assembly {
         lines.collect()
     }
 
+    /// Entries that wait, and batches that are out.
+    pub(super) fn unanswered(&self) -> u64 {
+        let lines = self.lines.iter().map(|line| {
+            let waiting = lock(&line.queue)
+                .as_ref()
+                .map_or(0, |queue| queue.entries());
+            waiting + u64::from(line.limit.view().in_flight())
+        });
+        lines.sum()
+    }
+
     /// Entries sent upstream although their caller had left before.
     pub(super) fn ghosts(&self) -> u64 {
         self.counted.ghosts()
