@@ -206,7 +206,7 @@ mod tests {
     use crate::{
         batch::{Caller, Held, Window},
         telemetry::Metrics,
-        wire::{Field, Kind, Message, Plan, Scan, Shape},
+        wire::{Field, Kind, Message, Plan, Require, Scan, Shape},
     };
 
     const KIB: usize = 1 << 10;
@@ -218,7 +218,8 @@ mod tests {
             name: "field".into(),
             kind,
             repeated,
-            require: false,
+            require: Require::Nothing,
+            choice: None,
             max_len: None,
         };
         let message = |fields| Message {
@@ -258,6 +259,7 @@ mod tests {
             group: 0,
             piece,
             identity: None,
+            authority: None,
             deadline: None,
             note: None,
             turn: None,
