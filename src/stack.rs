@@ -127,6 +127,21 @@ pub async fn open_node(settings: GroupSettings, metrics: &Metrics) -> Result<Gro
     Ok(Groups::open(settings, metrics.registry()).await?)
 }
 
+/// Looks whether these places could be listened on, before a directory is made
+/// for what would serve there. Whoever was handed sockets has those instead.
+///
+/// # Errors
+/// If one of them is taken, forbidden, or not of this machine.
+pub fn are_free(places: impl IntoIterator<Item = Place>) -> Result<(), StackError> {
+    if Listening::may_be_handed() {
+        return Ok(());
+    }
+    for place in places {
+        Listening::is_free(&place).map_err(ServerError::Bind)?;
+    }
+    Ok(())
+}
+
 impl Stack {
     /// The sidecar that a policy describes. `groups` are the embedded ones;
     /// they stay the caller's to shut down, after [`Stack::drain`].

@@ -156,7 +156,9 @@ fn a_port_in_use_is_refused_by_its_address() {
         ["node", "--listen", address, "--admin", any],
     ] {
         let words = [address, "in use", "free it or choose another"];
-        Desk::new().refuses(&flags, FAILED, &words);
+        let desk = Desk::new();
+        desk.refuses(&flags, FAILED, &words);
+        assert!(!desk.path("ferry-data").exists(), "nothing was begun");
     }
 }
 
@@ -348,6 +350,9 @@ fn print_config_names_the_line_of_each_key_and_the_node_that_comes_of_them() {
         "--config ",
     ] {
         assert!(shown.contains(line), "{line}: {shown}");
+    }
+    for other in ["--data-dir", "--listen", "(default)"] {
+        assert!(!shown.contains(other), "{other} is not in force: {shown}");
     }
     let shown = told(&desk, &["node", "--groups", "4", "--print-config"]);
     assert!(shown.contains("--groups 4 (command line)"), "{shown}");

@@ -17,6 +17,7 @@ use crate::{
     raft::{Clock, GroupSettings, Identity, Member, MemberSettings, PeerTls, Pipeline, Runtime},
     stack::{self, Stack},
     telemetry::Metrics,
+    transport::Place,
 };
 
 /// The flags of `ferry node`.
@@ -75,9 +76,14 @@ impl Node {
                 Some(file) => policy::describe_node(file),
                 None => self.alone(),
             };
+            let mut settings = self.settings;
+            if file.is_some() {
+                // The file stands in the place of the other flags' defaults.
+                settings.retain(Setting::is_chosen);
+            }
             print!(
                 "{}",
-                effective(&self.settings, self.config.as_deref(), &in_force)?
+                effective(&settings, self.config.as_deref(), &in_force)?
             );
             return Ok(ExitCode::SUCCESS);
         }
@@ -97,6 +103,8 @@ impl Node {
         };
         settings.identity.groups = self.groups;
         let metrics = Metrics::default();
+        let listen = [self.listen].into_iter().chain(self.admin);
+        stack::are_free(listen.map(Place::Tcp))?;
         let groups = stack::open_node(settings, &metrics).await?;
         let mut signals = Signals::listen()?;
         let stack = Stack::node(groups.clone(), self.listen, self.admin, metrics).await;

@@ -18,6 +18,7 @@ use crate::{
     raft::Groups,
     stack::{self, Cut, Stack, StackError},
     telemetry::Metrics,
+    transport::Place,
 };
 
 /// How long what was accepted may take to be answered once intake has ended.
@@ -71,6 +72,8 @@ impl Proxy {
         }
         descriptors::provide_for(policy.listen.len(), &policy.guards);
         let metrics = Metrics::default();
+        let listen = policy.listen.iter().map(|listen| listen.place.clone());
+        stack::are_free(listen.chain(policy.admin.map(Place::Tcp)))?;
         let groups = stack::open_groups(&policy, &metrics).await?;
         let (mut signals, mut hangups) = (Signals::listen()?, Hangups::listen()?);
         let stack = Stack::of_source(&policy, source, groups.clone(), metrics).await;

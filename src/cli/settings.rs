@@ -19,6 +19,14 @@ pub(super) struct Setting {
     flag: String,
     value: Option<String>,
     from: String,
+    is_chosen: bool,
+}
+
+impl Setting {
+    /// Whether somebody set it: on the command line, or in the environment.
+    pub(super) const fn is_chosen(&self) -> bool {
+        self.is_chosen
+    }
 }
 
 impl std::fmt::Display for Setting {
@@ -65,13 +73,23 @@ pub(super) fn settings(command: &Command, matches: &ArgMatches) -> Vec<Setting> 
             parts.collect::<Vec<_>>().join(",")
         });
         let variable = arg.get_env().unwrap_or_default().to_string_lossy();
-        let from = match matches.value_source(id) {
+        let source = matches.value_source(id);
+        let is_chosen = matches!(
+            source,
+            Some(ValueSource::CommandLine | ValueSource::EnvVariable)
+        );
+        let from = match source {
             Some(ValueSource::CommandLine) => "command line".to_owned(),
             Some(ValueSource::EnvVariable) => format!("environment, {variable}"),
             Some(_) => "default".to_owned(),
             None => format!("not set, nor {variable}"),
         };
-        Some(Setting { flag, value, from })
+        Some(Setting {
+            flag,
+            value,
+            from,
+            is_chosen,
+        })
     });
     flags.collect()
 }

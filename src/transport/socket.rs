@@ -17,7 +17,7 @@ use listenfd::ListenFd;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpStream, UnixListener},
+    net::{TcpListener, TcpSocket, TcpStream, UnixListener},
 };
 
 /// How long a client's machine may leave what it was sent unacknowledged, and
@@ -141,6 +141,36 @@ impl Listening {
                 })
             }
         }
+    }
+
+    /// Whether a TCP socket could be bound to `place`, as far as can be told
+    /// without listening: for whoever has to prepare what is not to be left
+    /// behind for nothing.
+    ///
+    /// # Errors
+    /// As [`Listening::bind`].
+    pub fn is_free(place: &Place) -> Result<(), BindError> {
+        let Place::Tcp(address) = place else {
+            return Ok(());
+        };
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4(),
+            SocketAddr::V6(_) => TcpSocket::new_v6(),
+        };
+        let bound = socket.and_then(|socket| {
+            socket.set_reuseaddr(true)?;
+            socket.bind(*address)
+        });
+        bound.map_err(|error| BindError {
+            place: place.clone(),
+            error,
+        })
+    }
+
+    /// Whether somebody may have handed sockets over, which are not taken yet.
+    #[must_use]
+    pub fn may_be_handed() -> bool {
+        std::env::var_os("LISTEN_FDS").is_some()
     }
 
     /// Every socket that whoever started this process handed over. They can
