@@ -38,6 +38,8 @@ async fn has_all(nodes: &Nodes, loaded: &crate::support::load::Loaded) {
 async fn is_not_ready_alone(left: impl Fn(u64) -> u64) {
     let mut nodes = Nodes::three().await;
     let left = left(nodes.leader(1).await);
+    let warned = |nodes: &Nodes| nodes.said(left).matches("writes are refused").count();
+    let before = warned(&nodes);
     for other in others(left) {
         nodes.kill(other).await;
     }
@@ -49,7 +51,7 @@ async fn is_not_ready_alone(left: impl Fn(u64) -> u64) {
     .await;
     let group = group_at(&nodes.status(left).await, left);
     assert!(group["leader"].is_null(), "{group}");
-    nodes.until_said(left, "writes are refused").await;
+    until("it warns", async || warned(&nodes) > before).await;
     let line = nodes.line(left).await;
     let body = old_form("client", b"session");
     let refused = line.ask(grpc(CREATE), body).await.status();
@@ -58,7 +60,7 @@ async fn is_not_ready_alone(left: impl Fn(u64) -> u64) {
     nodes.start(others(left)[0]);
     nodes.until_ready(left).await;
     nodes.until_said(left, "has a leader again").await;
-    assert_eq!(nodes.said(left).matches("writes are refused").count(), 1);
+    assert_eq!(warned(&nodes), before + 1);
 }
 
 #[tokio::test]
@@ -103,29 +105,43 @@ async fn a_leader_that_is_told_to_end_hands_leadership_to_a_node_that_lives() {
         String::from_utf8_lossy(&refused.stderr).contains("was not heard")
     })
     .await;
-    let leader = nodes.leader(2).await;
-    let other = if leader == 2 { 3 } else { 2 };
-    nodes.signal(leader, "TERM").await;
-    let status = nodes.ended(leader).await;
-    let said = nodes.said(leader);
-    assert!(status.success(), "{said}");
-    let words = format!("leadership is handed on leader={other}");
-    assert!(said.contains(&words), "{said}");
+    let mut said = String::new();
+    // On a starved machine it may be no leader any more when it is told.
+    for _ in 0..3 {
+        let leader = nodes.leader(2).await;
+        let other = if leader == 2 { 3 } else { 2 };
+        nodes.signal(leader, "TERM").await;
+        let status = nodes.ended(leader).await;
+        said = nodes.said(leader);
+        assert!(status.success(), "{said}");
+        if said.contains(&format!("leadership is handed on leader={other}")) {
+            return;
+        }
+        nodes.start(leader);
+        nodes.until_ready(2).await;
+    }
+    panic!("{said}");
 }
 
 #[tokio::test]
 async fn a_leader_that_is_told_to_lead_goes_on_in_its_term() {
     let nodes = Nodes::three().await;
-    let leader = nodes.leader(1).await;
-    let before = group_at(&nodes.status(leader).await, leader);
-    let transfer = ["transfer", &leader.to_string()];
-    Nodes::done(&nodes.cluster(others(leader)[0], &transfer).await);
-    let line = nodes.line(leader).await;
-    line.create("client", b"session").await;
-    let after = group_at(&nodes.status(leader).await, leader);
-    for key in ["term", "leader"] {
-        assert_eq!(before[key], after[key], "{before} {after}");
-    }
+    // Again, since on a starved machine a leader may be lost by itself.
+    until("it leads on in its term", async || {
+        let leader = nodes.leader(1).await;
+        let before = group_at(&nodes.status(leader).await, leader);
+        let transfer = ["transfer", &leader.to_string()];
+        let told = nodes.cluster(others(leader)[0], &transfer).await;
+        let line = nodes.line(leader).await;
+        let body = old_form("client", b"session");
+        let written = line.ask(grpc(CREATE), body).await.status();
+        let after = group_at(&nodes.status(leader).await, leader);
+        let stays = ["term", "leader"]
+            .iter()
+            .all(|key| before[*key] == after[*key]);
+        told.status.success() && written.code() == Code::Ok && stays
+    })
+    .await;
 }
 
 #[tokio::test]

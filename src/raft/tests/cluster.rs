@@ -151,7 +151,9 @@ async fn a_learner_that_does_not_answer_is_not_made_the_voter_that_everybody_wai
     let address = NOWHERE.to_owned();
     let learner = Learner { node: 2, address };
     group.change_here(Change::Add(learner)).await.unwrap();
-    let refused = group.change_here(Change::Promote(2)).await.unwrap_err();
+    // Done it would wait for the other voter for ever.
+    let promoted = tokio::time::timeout(WITHIN, group.change_here(Change::Promote(2))).await;
+    let refused = promoted.unwrap().unwrap_err();
     assert!(refused.message().contains("no majority"), "{refused}");
     assert_eq!(configs(group), 1);
     group.propose(create(&[("a", "1")]), 1).await.unwrap();
