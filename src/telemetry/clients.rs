@@ -29,7 +29,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
     sync::watch,
-    task::AbortHandle,
+    task::JoinHandle,
     time::timeout,
 };
 use tower::ServiceExt;
@@ -68,7 +68,7 @@ pub(super) async fn serve(
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((socket, peer)) if make_room(&mut clients) => {
+            Ok((socket, peer)) if make_room(&mut clients).await => {
                 mortal(&socket);
                 let answering = Arc::default();
                 let task = connection(
@@ -78,7 +78,7 @@ pub(super) async fn serve(
                     Arc::clone(&answering),
                     leave.clone(),
                 );
-                let task = tokio::spawn(task).abort_handle();
+                let task = tokio::spawn(task);
                 clients.push(Client { task, answering });
             }
             Ok(_) => {
@@ -95,23 +95,26 @@ pub(super) async fn serve(
 
 /// One connection, while its task goes on.
 struct Client {
-    task: AbortHandle,
+    task: JoinHandle<()>,
     answering: Arc<AtomicBool>,
 }
 
 /// Whether one more may come, in the place of the oldest that waits for a
 /// request, or for its rest, if need be. `clients` stand as they came.
-fn make_room(clients: &mut Vec<Client>) -> bool {
+async fn make_room(clients: &mut Vec<Client>) -> bool {
     clients.retain(|client| !client.task.is_finished());
     if clients.len() < CONNECTIONS {
         return true;
     }
     let waits = |client: &Client| !client.answering.load(Relaxed);
-    let oldest = clients.iter().position(waits);
-    if let Some(oldest) = oldest {
-        clients.remove(oldest).task.abort();
-    }
-    oldest.is_some()
+    let Some(oldest) = clients.iter().position(waits) else {
+        return false;
+    };
+    let oldest = clients.remove(oldest).task;
+    oldest.abort();
+    // Its socket is closed by then, however many come at once.
+    let _ = oldest.await;
+    true
 }
 
 async fn connection(
