@@ -141,6 +141,7 @@ lint-rust: setup-test
 	cargo fmt --check
 	cargo clippy $(CARGO_FLAGS) --all-targets -- -D warnings
 	cargo clippy $(CARGO_FLAGS) $(CORE) --all-targets -- -D warnings
+	CARGO_TARGET_DIR="$(CACHE)/fuzz/target" cargo check --locked --manifest-path fuzz/Cargo.toml
 
 # About a second; a new advisory must not fail the tests of an old commit.
 .PHONY: deny-fixed

@@ -27,8 +27,6 @@ use ferry::{
 };
 
 mod flags;
-#[path = "../tests/support/slow.rs"]
-#[allow(dead_code)]
 mod slow;
 
 use flags::{Flags, median};

@@ -4,20 +4,17 @@
 //! is for a benchmark to say (docs/benchmarks.md), since here a hundred other
 //! tests run; what the upstream does in vain is counted, not timed.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::HashSet, net::SocketAddr};
 
-use futures_util::future::join_all;
-use tokio::time::{MissedTickBehavior, interval};
 use tonic::Code;
 
 use crate::{
     process::Sidecar,
     support::{
         admin,
-        client::{CREATE, Line, grpc, old_form, with},
-        served::{Served, one_at_a_time, policy_file},
-        slow::Slow,
-        soon,
+        client::{CREATE, Call, Line, grpc, old_form, with},
+        served::{ANY, Served, one_at_a_time, policy_file},
+        soon, until,
         upstream::Upstream,
     },
 };
@@ -83,70 +80,88 @@ async fn who_is_shed_gets_the_policys_status_and_a_hint_when_to_come_again() {
     }
 }
 
-/// What the upstream needs for an entry: it carries 100 a second, few enough
-/// that a machine which compiles beside this carries three times as many.
-const AN_ENTRY: Duration = Duration::from_millis(10);
-/// Calls a tick, and the tick.
-const CALLS: u32 = 3;
-const TICK: Duration = Duration::from_millis(10);
-/// Ticks of the whole load, and those before memory is first looked at: by
-/// then the queue is as long as the deadline lets it become.
-const TICKS: u32 = 500;
-const SETTLED: u32 = 200;
+/// Calls of a round that wait as long as it takes: as many as the upstream takes
+/// in a batch, of which it has one a round.
+const PATIENT: u32 = 100;
+/// And those beside them whose time is over before it is free.
+const HASTY: u32 = 200;
+const ROUNDS: u32 = 30;
+/// Rounds before memory is first looked at. What would be kept of the hasty
+/// calls of those after them is twice what it may grow by.
+const SETTLED: u32 = 10;
+const SESSION: usize = 8 << 10;
 
-/// A policy whose batches take the slow upstream 50 ms.
+/// A policy whose upstream takes a batch of the patient calls at a time.
 fn in_front_of(upstream: SocketAddr) -> String {
-    let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    let policy = policy_file(any, any, &format!("  endpoints: [http://{upstream}]"));
+    let policy = policy_file(ANY, ANY, &one_at_a_time(upstream));
+    let window = format!("window: {{max_entries: {PATIENT}, max_bytes: 4MiB}}");
     policy.replace(
-        "queue: {max_wait: 50s",
-        "window: {max_entries: 5}\n    queue: {max_wait: 50s",
+        "queue: {max_wait",
+        &format!("{window}\n    queue: {{max_wait"),
     )
 }
 
-/// One call with a deadline of a second: whether it was served.
-async fn served_in_time(line: Arc<Line>, number: u32) -> bool {
-    let request = with(CREATE, &[("grpc-timeout", "1S")]);
-    let call = line.send(request, old_form(&format!("client-{number}"), b"session"));
-    let answer = call.await.answer().await.expect("an answer, not a reset");
-    let code = answer.status().code();
-    let told = [Code::Ok, Code::ResourceExhausted, Code::DeadlineExceeded];
-    assert!(told.contains(&code), "{:?}", answer.status());
-    code == Code::Ok
+async fn is_answered(call: Call, expected: &[Code]) {
+    let answer = soon("an answer", call.answer()).await;
+    let status = answer.expect("an answer, not a reset").status();
+    assert!(expected.contains(&status.code()), "{status}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn at_three_times_the_capacity_the_upstream_does_nothing_in_vain_and_memory_stays_flat() {
-    let upstream = Slow::start(AN_ENTRY).await;
+    let upstream = Upstream::holding().await;
     let sidecar = Sidecar::with_policy(&in_front_of(upstream.address)).await;
-    let line = Arc::new(Line::open(sidecar.address).await);
-    let mut ticks = interval(TICK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
-    let (mut calls, mut settled) = (Vec::new(), 0);
-    for tick in 0..TICKS {
-        ticks.tick().await;
-        let new = (0..CALLS).map(|call| served_in_time(Arc::clone(&line), tick * CALLS + call));
-        calls.extend(new.map(tokio::spawn));
-        if tick == SETTLED {
+    let line = Line::open(sidecar.address).await;
+    let session = vec![b's'; SESSION];
+    let mut held = vec![line.send(grpc(CREATE), old_form("first", &session)).await];
+    let (mut batches, mut settled) = (1, 0);
+    for round in 0..ROUNDS {
+        upstream.until_batches(batches).await;
+        let mut patient = Vec::new();
+        for number in 0..PATIENT {
+            let body = old_form(&format!("patient-{round}-{number}"), &session);
+            patient.push(line.send(grpc(CREATE), body).await);
+        }
+        until("they wait behind the batch that is held", async || {
+            let queued = admin::metric(sidecar.admin, "ferry_queued_entries", "").await;
+            queued == f64::from(PATIENT)
+        })
+        .await;
+        let mut hasty = Vec::new();
+        for number in 0..HASTY {
+            let body = old_form(&format!("hasty-{round}-{number}"), &session);
+            let request = with(CREATE, &[("grpc-timeout", "50m")]);
+            hasty.push(line.send(request, body).await);
+        }
+        // Each has been told that its time is over before the next batch leaves.
+        for call in hasty {
+            is_answered(call, &[Code::DeadlineExceeded, Code::ResourceExhausted]).await;
+        }
+        upstream.answer();
+        batches += 1;
+        for call in std::mem::replace(&mut held, patient) {
+            is_answered(call, &[Code::Ok]).await;
+        }
+        if round == SETTLED {
             settled = sidecar.resident_kib();
         }
     }
+    upstream.until_batches(batches).await;
     let loaded = sidecar.resident_kib();
-    let served = join_all(calls).await;
-    let served = served
+    upstream.answer();
+    for call in held {
+        is_answered(call, &[Code::Ok]).await;
+    }
+    let sent = upstream
+        .batches()
         .into_iter()
-        .filter(|served| *served.as_ref().expect("no caller panics"))
-        .count();
-    let work = upstream.work();
-    let taken = work.entries;
-    // Else it was no overload, and the rest says nothing.
-    assert!(taken < u64::from(CALLS * TICKS) / 2, "{taken} were taken");
-    assert!(
-        served as f64 >= 0.9 * taken as f64,
-        "of {taken} that the upstream worked on {served} were served in time"
-    );
-    assert!(work.busy > work.idle * 2, "{work:?}");
-    assert_eq!(work.again, 0, "nothing is sent twice");
+        .flat_map(|batch| batch.clients);
+    let sent: Vec<String> = sent.collect();
+    let hasty = sent.iter().filter(|client| client.starts_with("hasty"));
+    assert_eq!(hasty.count(), 0, "nobody waited for what the upstream did");
+    assert_eq!(sent.len(), (1 + PATIENT * ROUNDS) as usize);
+    let once: HashSet<&String> = sent.iter().collect();
+    assert_eq!(once.len(), sent.len(), "nothing is sent twice");
     let ghosts = admin::metric(sidecar.admin, "ferry_ghosts_total", "").await;
     assert_eq!(ghosts, 0.0);
     assert!(

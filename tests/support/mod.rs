@@ -12,7 +12,6 @@ pub(crate) mod load;
 pub(crate) mod nodes;
 pub(crate) mod robustmq;
 pub(crate) mod served;
-pub(crate) mod slow;
 pub(crate) mod slow_disk;
 pub(crate) mod upstream;
 

@@ -2,7 +2,6 @@
 //! entry takes it the same time, and it keeps account of what it did.
 
 use std::{
-    collections::HashSet,
     convert::Infallible,
     net::SocketAddr,
     sync::{Arc, Mutex},
@@ -37,13 +36,6 @@ pub(crate) struct Slow {
 pub(crate) struct Work {
     /// Entries taken.
     pub(crate) entries: u64,
-    /// Entries that had been taken before.
-    pub(crate) again: u64,
-    /// How long it stood idle since its first batch.
-    pub(crate) idle: Duration,
-    /// How long it has been or will be at work.
-    pub(crate) busy: Duration,
-    seen: HashSet<String>,
     free_at: Option<Instant>,
 }
 
@@ -80,16 +72,11 @@ impl Slow {
 
 impl Work {
     /// Takes a batch in, behind what stands before it; when it will be done.
-    fn take(&mut self, clients: Vec<String>, an_entry: Duration) -> Instant {
+    fn take(&mut self, entries: usize, an_entry: Duration) -> Instant {
         let now = Instant::now();
         let free_at = self.free_at.unwrap_or(now);
-        self.idle += now.saturating_duration_since(free_at);
-        let takes = an_entry * u32::try_from(clients.len()).expect("a batch is bounded");
-        self.busy += takes;
-        self.entries += clients.len() as u64;
-        for client in clients {
-            self.again += u64::from(!self.seen.insert(client));
-        }
+        let takes = an_entry * u32::try_from(entries).expect("a batch is bounded");
+        self.entries += entries as u64;
         let done = free_at.max(now) + takes;
         self.free_at = Some(done);
         done
@@ -111,10 +98,9 @@ async fn serve(
     let length = u32::from_be_bytes(header[1..].try_into().expect("four bytes"));
     assert_eq!(length as usize, message.len(), "a batch is one message");
     let batch = CreateSessionRequest::decode(message).expect("a batch is well-formed");
-    let clients = batch.sessions.into_iter().map(|raw| raw.client_id);
     let done = {
         let mut work = work.lock().expect("no holder panics");
-        work.take(clients.collect(), an_entry)
+        work.take(batch.sessions.len(), an_entry)
     };
     sleep_until(done).await;
     let mut trailers = HeaderMap::new();
