@@ -1,31 +1,27 @@
 //! The other hot writes over a cluster of real processes: sent one by one
 //! through the sidecar, read at every node, and conditional ones decided once.
 
-use ferry::proto::{
-    meta::{
-        DeleteRequest, ExistsRequest, GetOffsetDataRequest, GetPrefixRequest, GetRequest,
-        SaveOffsetData, SaveOffsetDataRequest, SaveOffsetDataRequestOffset, SetRequest,
-        meta_service_service_client::MetaServiceServiceClient,
-    },
-    mqtt::{
-        DeleteSubscribeRequest, ListSubscribeRequest, SetSubscribeRequest,
-        mqtt_service_client::MqttServiceClient,
-    },
+use ferry::proto::meta::{
+    ExistsRequest, GetPrefixRequest, GetRequest,
+    meta_service_service_client::MetaServiceServiceClient,
 };
 use futures_util::future::join_all;
 use tonic::transport::Channel;
 
-use crate::{process::Sidecar, support::nodes::Nodes};
+use crate::{
+    process::Sidecar,
+    support::{
+        hot::{
+            common, delete, mqtt, offset, offsets, set, subscribe, subscriptions, subscriptions_of,
+            unsubscribe,
+        },
+        nodes::Nodes,
+    },
+};
 
 const NODES: [u64; 3] = [1, 2, 3];
 /// Calls of each kind.
 const CALLS: usize = 60;
-
-async fn channel(address: std::net::SocketAddr) -> Channel {
-    let channel = Channel::from_shared(format!("http://{address}"));
-    let channel = channel.expect("an address").connect().await;
-    channel.expect("it listens")
-}
 
 async fn cluster(groups: u32) -> (Nodes, Sidecar) {
     let mut nodes = Nodes::new();
@@ -38,69 +34,33 @@ async fn cluster(groups: u32) -> (Nodes, Sidecar) {
 #[tokio::test]
 async fn subscriptions_through_the_sidecar_are_read_at_every_node_at_once() {
     let (nodes, sidecar) = cluster(2).await;
-    let client = MqttServiceClient::new(channel(sidecar.address).await);
-    let set = join_all((0..CALLS).map(|n| {
+    let client = mqtt(sidecar.address).await;
+    let done = join_all((0..CALLS).map(|n| {
         let mut client = client.clone();
-        async move {
-            let request = SetSubscribeRequest {
-                client_id: format!("c{n}"),
-                path: "a/#".into(),
-                subscribe: format!("subscription {n}").into(),
-                subscriptions: Vec::new(),
-            };
-            client.set_subscribe(request).await
-        }
+        async move { client.set_subscribe(subscribe(n)).await }
     }));
-    assert!(set.await.iter().all(Result::is_ok));
-    let delete = DeleteSubscribeRequest {
-        client_id: "c0".into(),
-        path: "a/#".into(),
-        subscriptions: Vec::new(),
-    };
-    client
-        .clone()
-        .delete_subscribe(delete)
-        .await
-        .expect("deleted");
+    assert!(done.await.iter().all(Result::is_ok));
+    let deleted = client.clone().delete_subscribe(unsubscribe(0)).await;
+    deleted.expect("deleted");
     for node in NODES {
-        let mut at = MqttServiceClient::new(channel(nodes.address(node)).await);
-        let listed = at.list_subscribe(ListSubscribeRequest {}).await;
-        let mut listed = listed.expect("a listing").into_inner();
-        let mut seen = Vec::new();
-        while let Some(reply) = listed.message().await.expect("a subscription") {
-            seen.push(String::from_utf8(reply.subscribe.to_vec()).expect("text"));
-        }
-        seen.sort_unstable();
-        let mut meant: Vec<_> = (1..CALLS).map(|n| format!("subscription {n}")).collect();
-        meant.sort_unstable();
-        assert_eq!(seen, meant, "node {node}");
+        let seen = subscriptions(mqtt(nodes.address(node)).await).await;
+        assert_eq!(seen, subscriptions_of(1..CALLS), "node {node}");
     }
 }
 
 #[tokio::test]
 async fn keys_and_values_through_the_sidecar_are_read_at_every_node_at_once() {
     let (nodes, sidecar) = cluster(2).await;
-    let client = MetaServiceServiceClient::new(channel(sidecar.address).await);
-    let set = join_all((0..CALLS).map(|n| {
+    let client = common(sidecar.address).await;
+    let done = join_all((0..CALLS).map(|n| {
         let mut client = client.clone();
-        async move {
-            let request = SetRequest {
-                key: format!("k/{n:03}"),
-                value: format!("value {n:03}"),
-                entries: Vec::new(),
-            };
-            client.set(request).await
-        }
+        async move { client.set(set(n)).await }
     }));
-    assert!(set.await.iter().all(Result::is_ok));
-    let deleted = DeleteRequest {
-        key: "k/000".into(),
-        entries: Vec::new(),
-    };
-    client.clone().delete(deleted).await.expect("deleted");
+    assert!(done.await.iter().all(Result::is_ok));
+    client.clone().delete(delete(0)).await.expect("deleted");
     let meant: Vec<_> = (1..CALLS).map(|n| format!("value {n:03}")).collect();
     for node in NODES {
-        let mut at = MetaServiceServiceClient::new(channel(nodes.address(node)).await);
+        let mut at = common(nodes.address(node)).await;
         let all = at
             .get_prefix(GetPrefixRequest {
                 prefix: "k/".into(),
@@ -126,28 +86,8 @@ async fn keys_and_values_through_the_sidecar_are_read_at_every_node_at_once() {
     }
 }
 
-fn save(offset: u64, expected: u64) -> SaveOffsetDataRequest {
-    let record = SaveOffsetDataRequestOffset {
-        shard_name: "shard".into(),
-        offset,
-        expected_offset: Some(expected),
-        ..SaveOffsetDataRequestOffset::default()
-    };
-    SaveOffsetDataRequest {
-        offsets: vec![SaveOffsetData {
-            group: "g".into(),
-            offsets: vec![record],
-            tenant: "t".into(),
-        }],
-    }
-}
-
 async fn saved_at(client: &MetaServiceServiceClient<Channel>) -> u64 {
-    let request = GetOffsetDataRequest {
-        tenant: "t".into(),
-        group: "g".into(),
-    };
-    let reply = client.clone().get_offset_data(request).await;
+    let reply = client.clone().get_offset_data(offsets()).await;
     let offsets = reply.expect("offsets").into_inner().offsets;
     offsets.first().map_or(0, |record| record.offset)
 }
@@ -156,12 +96,9 @@ async fn saved_at(client: &MetaServiceServiceClient<Channel>) -> u64 {
 async fn of_conditional_writes_through_all_nodes_each_is_decided_once() {
     const EACH: u64 = 30;
     let (nodes, sidecar) = cluster(2).await;
-    let mut clients = vec![MetaServiceServiceClient::new(
-        channel(sidecar.address).await,
-    )];
+    let mut clients = vec![common(sidecar.address).await];
     for node in NODES {
-        let channel = channel(nodes.address(node)).await;
-        clients.push(MetaServiceServiceClient::new(channel));
+        clients.push(common(nodes.address(node)).await);
     }
     // Each adds one to what it reads, until it has done so often enough. Were two
     // writes allowed that expect the same, the sum would be another.
@@ -169,10 +106,8 @@ async fn of_conditional_writes_through_all_nodes_each_is_decided_once() {
         let mut left = EACH;
         while left > 0 {
             let found = saved_at(client).await;
-            let reply = client
-                .clone()
-                .save_offset_data(save(found + 1, found))
-                .await;
+            let next = offset("shard", found + 1, Some(found));
+            let reply = client.clone().save_offset_data(next).await;
             left -= u64::from(reply.expect("an answer").into_inner().committed);
         }
     });

@@ -1,25 +1,23 @@
 //! RobustMQ's other hot writes through the built-in policy: sent one by one, as
 //! its clients do, and kept by few proposals.
 
-use std::collections::HashSet;
-
 use ferry::proto::{
     meta::{
-        DeleteRequest, ExistsRequest, GetOffsetDataRequest, GetPrefixRequest, GetRequest,
-        HeartbeatRequest, SaveOffsetData, SaveOffsetDataRequest, SaveOffsetDataRequestOffset,
-        SetRequest, meta_service_service_client::MetaServiceServiceClient,
+        ExistsRequest, GetPrefixRequest, GetRequest, HeartbeatRequest, SaveOffsetData,
+        SaveOffsetDataRequest, SetRequest,
     },
-    mqtt::{
-        DeleteSessionRequest, DeleteSubscribeRequest, ListSubscribeRequest, SetSubscribeRequest,
-        mqtt_service_client::MqttServiceClient,
-    },
+    mqtt::{DeleteSessionRequest, SetSubscribeRequest},
 };
 use futures_util::future::join_all;
-use tonic::{Code, transport::Channel};
+use tonic::Code;
 
 use crate::support::{
     admin,
     client::{frame, grpc, messages},
+    hot::{
+        common, delete, mqtt, offset, offsets, set, subscribe, subscriptions, subscriptions_of,
+        unsubscribe,
+    },
     served::Served,
 };
 
@@ -29,20 +27,6 @@ const CALLERS: usize = 400;
 const SET_SUBSCRIBE: &str = "/meta.service.mqtt.MqttService/SetSubscribe";
 const SAVE: &str = "/meta.service.common.MetaServiceService/SaveOffsetData";
 const SET: &str = "/meta.service.common.MetaServiceService/Set";
-
-async fn channel(served: &Served) -> Channel {
-    let channel = Channel::from_shared(format!("http://{}", served.address()));
-    let channel = channel.expect("an address").connect().await;
-    channel.expect("it listens")
-}
-
-async fn mqtt(served: &Served) -> MqttServiceClient<Channel> {
-    MqttServiceClient::new(channel(served).await)
-}
-
-async fn common(served: &Served) -> MetaServiceServiceClient<Channel> {
-    MetaServiceServiceClient::new(channel(served).await)
-}
 
 async fn proposals(served: &Served) -> f64 {
     admin::metric(served.admin(), "ferry_raft_write_requests_total", "").await
@@ -64,74 +48,31 @@ async fn coalesced<T>(
     answers
 }
 
-fn offset(shard: &str, offset: u64, expected: Option<u64>) -> SaveOffsetDataRequest {
-    let record = SaveOffsetDataRequestOffset {
-        shard_name: shard.into(),
-        offset,
-        expected_offset: expected,
-        ..SaveOffsetDataRequestOffset::default()
-    };
-    SaveOffsetDataRequest {
-        offsets: vec![SaveOffsetData {
-            group: "g".into(),
-            offsets: vec![record],
-            tenant: "t".into(),
-        }],
-    }
-}
-
 #[tokio::test]
 async fn single_subscriptions_become_few_proposals_and_are_listed_and_deleted() {
     let served = Served::built_in(1).await;
-    let client = mqtt(&served).await;
+    let client = mqtt(served.address()).await;
     let created = coalesced(
         &served,
         (0..CALLERS).map(|n| {
             let mut client = client.clone();
-            async move {
-                let request = SetSubscribeRequest {
-                    client_id: format!("c{n}"),
-                    path: "a/#".into(),
-                    subscribe: format!("subscription {n}").into(),
-                    subscriptions: Vec::new(),
-                };
-                client.set_subscribe(request).await
-            }
+            async move { client.set_subscribe(subscribe(n)).await }
         }),
     )
     .await;
     assert!(created.iter().all(Result::is_ok), "{created:?}");
-    let listed = listed(client.clone()).await;
-    assert_eq!(listed.len(), CALLERS);
-    assert!((0..CALLERS).all(|n| listed.contains(format!("subscription {n}").as_bytes())));
+    let listed = subscriptions(client.clone()).await;
+    assert_eq!(listed, subscriptions_of(0..CALLERS));
     let deleted = coalesced(
         &served,
         (1..CALLERS).map(|n| {
             let mut client = client.clone();
-            async move {
-                let request = DeleteSubscribeRequest {
-                    client_id: format!("c{n}"),
-                    path: "a/#".into(),
-                    subscriptions: Vec::new(),
-                };
-                client.delete_subscribe(request).await
-            }
+            async move { client.delete_subscribe(unsubscribe(n)).await }
         }),
     )
     .await;
     assert!(deleted.iter().all(Result::is_ok), "{deleted:?}");
-    let left = self::listed(client).await;
-    assert_eq!(left, HashSet::from([b"subscription 0".to_vec()]));
-}
-
-async fn listed(mut client: MqttServiceClient<Channel>) -> HashSet<Vec<u8>> {
-    let stream = client.list_subscribe(ListSubscribeRequest {}).await;
-    let mut stream = stream.expect("a listing").into_inner();
-    let mut all = HashSet::new();
-    while let Some(reply) = stream.message().await.expect("a subscription") {
-        all.insert(reply.subscribe.to_vec());
-    }
-    all
+    assert_eq!(subscriptions(client).await, subscriptions_of(0..1));
 }
 
 #[tokio::test]
@@ -141,7 +82,7 @@ async fn single_deletes_of_sessions_become_few_proposals() {
     for n in 0..20 {
         line.create(&format!("c{n}"), b"session").await;
     }
-    let client = mqtt(&served).await;
+    let client = mqtt(served.address()).await;
     let deleted = coalesced(
         &served,
         (0..CALLERS).map(|n| {
@@ -165,7 +106,7 @@ async fn single_deletes_of_sessions_become_few_proposals() {
 #[tokio::test]
 async fn single_offsets_become_few_proposals_and_each_caller_hears_committed() {
     let served = Served::built_in(1).await;
-    let client = common(&served).await;
+    let client = common(served.address()).await;
     let saved = coalesced(
         &served,
         (0..CALLERS).map(|n| {
@@ -178,11 +119,7 @@ async fn single_offsets_become_few_proposals_and_each_caller_hears_committed() {
     for reply in saved {
         assert!(reply.expect("saved").into_inner().committed);
     }
-    let request = GetOffsetDataRequest {
-        tenant: "t".into(),
-        group: "g".into(),
-    };
-    let reply = client.clone().get_offset_data(request).await;
+    let reply = client.clone().get_offset_data(offsets()).await;
     let offsets = reply.expect("offsets").into_inner().offsets;
     assert_eq!(offsets.len(), CALLERS);
     for record in offsets {
@@ -193,7 +130,7 @@ async fn single_offsets_become_few_proposals_and_each_caller_hears_committed() {
 #[tokio::test]
 async fn of_conditional_calls_among_others_each_caller_hears_of_its_own() {
     let served = Served::built_in(4).await;
-    let client = common(&served).await;
+    let client = common(served.address()).await;
     let calls = (0..CALLERS).map(|n| {
         let mut client = client.clone();
         // A third expects what is so for the first of them alone; a third what never is.
@@ -221,11 +158,7 @@ async fn of_conditional_calls_among_others_each_caller_hears_of_its_own() {
         committed(2).count(),
         (0..CALLERS).filter(|n| n % 3 == 2).count()
     );
-    let request = GetOffsetDataRequest {
-        tenant: "t".into(),
-        group: "g".into(),
-    };
-    let reply = client.clone().get_offset_data(request).await;
+    let reply = client.clone().get_offset_data(offsets()).await;
     let offsets = reply.expect("offsets").into_inner().offsets;
     let race: Vec<_> = offsets.iter().filter(|o| o.shard_name == "race").collect();
     assert_eq!(race.len(), 1);
@@ -237,23 +170,16 @@ async fn of_conditional_calls_among_others_each_caller_hears_of_its_own() {
 async fn single_sets_and_deletes_become_few_proposals_over_several_groups_too() {
     for groups in [1, 4] {
         let served = Served::built_in(groups).await;
-        let client = common(&served).await;
-        let set = coalesced(
+        let client = common(served.address()).await;
+        let done = coalesced(
             &served,
             (0..CALLERS).map(|n| {
                 let mut client = client.clone();
-                async move {
-                    let request = SetRequest {
-                        key: format!("k/{n:03}"),
-                        value: format!("value {n:03}"),
-                        entries: Vec::new(),
-                    };
-                    client.set(request).await
-                }
+                async move { client.set(set(n)).await }
             }),
         )
         .await;
-        assert!(set.iter().all(Result::is_ok), "{set:?}");
+        assert!(done.iter().all(Result::is_ok), "{done:?}");
         let mut client = client.clone();
         let key = String::from("k/007");
         let got = client.get(GetRequest { key: key.clone() }).await;
@@ -266,11 +192,7 @@ async fn single_sets_and_deletes_become_few_proposals_over_several_groups_too() 
             &served,
             (0..CALLERS).map(|n| {
                 let mut client = client.clone();
-                async move {
-                    let key = format!("k/{n:03}");
-                    let entries = Vec::new();
-                    client.delete(DeleteRequest { key, entries }).await
-                }
+                async move { client.delete(delete(n)).await }
             }),
         )
         .await;
@@ -288,20 +210,9 @@ async fn single_sets_and_deletes_become_few_proposals_over_several_groups_too() 
 async fn a_client_that_knows_no_batch_form_gets_the_replies_that_it_knows() {
     let served = Served::built_in(1).await;
     let line = served.line().await;
-    let subscribe = SetSubscribeRequest {
-        client_id: "c".into(),
-        path: "p".into(),
-        subscribe: "s".into(),
-        subscriptions: Vec::new(),
-    };
-    let set = SetRequest {
-        key: "k".into(),
-        value: "v".into(),
-        entries: Vec::new(),
-    };
     for (path, body, reply) in [
-        (SET_SUBSCRIBE, frame(&subscribe), &b""[..]),
-        (SET, frame(&set), b""),
+        (SET_SUBSCRIBE, frame(&subscribe(1)), &b""[..]),
+        (SET, frame(&set(1)), b""),
         (SAVE, frame(&offset("s", 1, None)), b"\x08\x01"),
         (SAVE, frame(&offset("s", 2, Some(1))), b"\x08\x01"),
         (SAVE, frame(&offset("s", 3, Some(1))), b""), // committed: false

@@ -8,6 +8,7 @@ pub(crate) mod etcd;
 pub(crate) mod faults;
 pub(crate) mod frames;
 pub(crate) mod hostile;
+pub(crate) mod hot;
 pub(crate) mod load;
 pub(crate) mod nodes;
 pub(crate) mod robustmq;
