@@ -11,7 +11,10 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::process::Sidecar;
+use crate::{
+    process::Sidecar,
+    support::{admin, soon, until},
+};
 
 /// The flags make no sense; and: they do, but it cannot be done.
 const USAGE: i32 = 2;
@@ -118,6 +121,31 @@ fn a_bench_without_a_server_says_where_there_is_none() {
     let flags = ["bench", "create-session", "--count", "1", "--port", &free];
     let words = [&*free, "cannot connect", "start a server there"];
     Desk::new().refuses(&flags, FAILED, &words);
+}
+
+#[tokio::test]
+async fn a_bench_whose_server_dies_in_the_run_fails() {
+    let sidecar = Sidecar::start().await;
+    let port = sidecar.address.port().to_string();
+    let bench = tokio::process::Command::new(env!("CARGO_BIN_EXE_ferry"))
+        .args(["bench", "create-session", "--count", "4000000000"])
+        .args(["--port", &port])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("cargo built the binary");
+    until("some are acknowledged", async || {
+        admin::metric(sidecar.admin, "ferry_entries_total", "committed").await > 0.0
+    })
+    .await;
+    sidecar.kill().await;
+    let output = soon("it ends", bench.wait_with_output()).await;
+    let output = output.expect("it is our child");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(FAILED), "{told}");
+    assert!(told.contains("stopped early"), "{told}");
 }
 
 #[test]
