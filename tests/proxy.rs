@@ -278,6 +278,74 @@ async fn a_call_of_an_encoding_that_ferry_does_not_know_goes_alone_and_as_it_cam
     assert_eq!(alone, 2.0);
 }
 
+#[tokio::test]
+async fn a_call_whose_message_is_not_protobuf_goes_alone_and_as_it_came() {
+    let upstream = Upstream::answering().await;
+    let served = Served::before(upstream.address).await;
+    let line = served.line().await;
+    let of_type = |kind: &str| {
+        let mut request = grpc(CREATE);
+        let headers = request.headers_mut();
+        headers.insert("content-type", kind.parse().expect("a content type"));
+        request
+    };
+    // Would be read as the single form, of which the upstream knows nothing.
+    let body = old_form("is no JSON either", b"s");
+    for kind in [
+        "application/grpc+json",
+        "application/grpc+json;charset=utf-8",
+    ] {
+        let call = line.send(of_type(kind), body.clone()).await;
+        call.answer().await.expect("an answer, not a reset");
+        let came = upstream.batches().pop().expect("one call was to come");
+        assert_eq!(value(&came.headers, "content-type"), kind);
+        assert_eq!(came.body, body);
+    }
+    let alone = admin::metric(served.admin(), "ferry_entries_alone_total", "encoding").await;
+    assert_eq!(alone, 2.0);
+    for kind in [
+        "application/grpc+proto",
+        "application/grpc;x=y",
+        "application/grpc+proto;x",
+    ] {
+        acknowledged(line.send(of_type(kind), body.clone()).await).await;
+        let came = upstream.batches().pop().expect("a batch was to come");
+        assert_eq!(came.clients, ["is no JSON either"], "{kind} is lifted");
+    }
+}
+
+#[tokio::test]
+async fn a_single_form_that_goes_alone_is_lifted_whatever_the_reason() {
+    let upstream = Upstream::answering().await;
+    let (served, embedded) = (
+        Served::before(upstream.address).await,
+        Served::embedded().await,
+    );
+    // A field that nobody here knows: number 9, a byte.
+    let unknown = [9 << 3, 7];
+    let message = old_form("old", b"s").split_off(HEADER);
+    let body = framed(&[&unknown[..], &message, &unknown].concat());
+    for line in [served.line().await, embedded.line().await] {
+        acknowledged(line.send(grpc(CREATE), body.clone()).await).await;
+        acknowledged(
+            line.send(with(CREATE, &[("grpc-encoding", "gzip")]), gzipped(&body))
+                .await,
+        )
+        .await;
+    }
+    for came in upstream.batches() {
+        assert_eq!(came.clients, ["old"]);
+        let entry = batch_form(&[("old", b"s")]).split_off(HEADER);
+        assert_eq!(
+            came.body,
+            framed(&[&entry[..], &unknown, &unknown].concat())
+        );
+    }
+    let alone = admin::metric(served.admin(), "ferry_entries_alone_total", "unknown_field").await;
+    assert_eq!(alone, 2.0);
+    assert_eq!(embedded.line().await.list("old").await.len(), 1);
+}
+
 /// The frame of `body`, which holds one message, with that message compressed.
 fn gzipped(body: &[u8]) -> Bytes {
     let mut into = GzEncoder::new(Vec::new(), Compression::best());

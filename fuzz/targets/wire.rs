@@ -61,7 +61,7 @@ fn found_again(plan: &Plan, pieces: &[&Piece], merged: Bytes, entries: u32) {
             assert_eq!(whole.partition(), pieces[0].partition());
         }
         // Together they may have one key twice; a window sees to that.
-        Ok(Scan::Alone(reason)) => assert_eq!(reason.as_str(), "duplicate_key"),
+        Ok(Scan::Alone(reason, _)) => assert_eq!(reason.as_str(), "duplicate_key"),
         Err(error) => panic!("what was valid alone is not together: {error}"),
     }
 }

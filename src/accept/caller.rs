@@ -19,6 +19,9 @@ use crate::{
     upstream::Identity,
 };
 
+/// The content type of every gRPC call, which the name of an encoding may follow.
+const GRPC: &[u8] = b"application/grpc";
+
 /// When the caller stops waiting: counted from its call's arrival, not from
 /// the last byte.
 pub(super) fn deadline(headers: &HeaderMap) -> Option<Instant> {
@@ -31,7 +34,7 @@ pub(super) fn deadline(headers: &HeaderMap) -> Option<Instant> {
 pub(super) fn not_grpc<B>(request: &Request<B>) -> Option<Response<AnswerBody>> {
     let content_type = request.headers().get(header::CONTENT_TYPE);
     let content_type = content_type.map_or(&b""[..], |value| value.as_bytes());
-    let encoding = content_type.strip_prefix(b"application/grpc");
+    let encoding = content_type.strip_prefix(GRPC);
     if request.method() != http::Method::POST {
         let why = format!("method {}: must be POST, as gRPC is\n", request.method());
         let mut response = answer::http(StatusCode::METHOD_NOT_ALLOWED, why);
@@ -47,6 +50,19 @@ pub(super) fn not_grpc<B>(request: &Request<B>) -> Option<Response<AnswerBody>> 
     } else {
         None
     }
+}
+
+/// Why a call goes alone whose message is not protobuf.
+pub(super) const ENCODING: &str = "encoding";
+
+/// Whether a gRPC call's message is protobuf: what is of another encoding
+/// (`+json`) can be read by whoever it is for alone.
+pub(super) fn is_protobuf(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(header::CONTENT_TYPE);
+    let content_type = content_type.map_or(&b""[..], |value| value.as_bytes());
+    let encoding = content_type.strip_prefix(GRPC);
+    let encoding = encoding.map(|rest| rest.strip_prefix(b"+proto").unwrap_or(rest));
+    matches!(encoding, Some([] | [b';', ..]))
 }
 
 /// The call has metadata that no batch can carry.

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
 use http::{HeaderMap, Request, Response, header, request::Parts};
 use pin_project_lite::pin_project;
-use tonic::{Code, Status};
+use tonic::Status;
 
 use super::{
     answer::{self, AnswerBody},
@@ -124,15 +124,16 @@ impl<S: Submit> Door<S> {
             (Some(status), _) => Step::Refused {
                 response: Some(answer::status(status)),
             },
-            (None, Route::Forward) => {
-                let deadline = caller::deadline(request.headers());
-                self.forward(request, deadline, None, suspect)
-            }
+            (None, Route::Forward) => self.pass(request, None, suspect),
             (None, Route::Observe(method)) => self.observe(method, request, suspect),
             (None, Route::Batch(method)) => match caller::not_grpc(&request) {
                 Some(refusal) => Step::Refused {
                     response: Some(refusal),
                 },
+                None if !caller::is_protobuf(request.headers()) => {
+                    self.methods[method].metrics.on_alone(caller::ENCODING, 1);
+                    self.pass(request, Some(caller::ENCODING), suspect)
+                }
                 None => self.read(method, request),
             },
         };
@@ -141,6 +142,17 @@ impl<S: Submit> Door<S> {
             access,
             step,
         }
+    }
+
+    /// Passes a call on as it came.
+    fn pass(
+        &self,
+        request: Request<Arriving>,
+        alone: Option<&'static str>,
+        suspect: bool,
+    ) -> Step<S::Answer> {
+        let deadline = caller::deadline(request.headers());
+        self.forward(request, deadline, alone, suspect)
     }
 
     fn read(&self, method: usize, request: Request<Arriving>) -> Step<S::Answer> {
@@ -170,22 +182,17 @@ impl<S: Submit> Door<S> {
         } = &self.methods[method];
         let whole = match whole {
             Ok(whole) => whole,
-            Err(ReadError::TooLarge(bytes)) => {
-                return Judged::Refused(status::too_large(bytes - HEADER, *max_message_bytes));
-            }
-            Err(ReadError::Broken) => {
-                return Judged::Refused(Status::new(Code::Cancelled, "the call broke off"));
-            }
-            Err(ReadError::Slow) => return Judged::Refused(status::slow()),
-            Err(ReadError::Crowded) => return Judged::Refused(status::crowded()),
+            Err(error) => return Judged::Refused(status::of_read(error, *max_message_bytes)),
         };
         let encoding = Encoding::of(&parts.headers);
         let piece = match judge::judge(plan, *max_message_bytes, encoding, &whole.bytes) {
             Finding::Merge(piece) => piece,
-            Finding::Alone(reason) => {
+            Finding::Alone(reason, single) => {
                 // Unread as it is, it counts as one.
                 metrics.on_alone(reason, 1);
-                return Judged::Alone(whole, reason);
+                let bytes = single.map(|message| judge::lifted(plan, &message));
+                let bytes = bytes.unwrap_or(whole.bytes);
+                return Judged::Alone(Whole { bytes, ..whole }, reason);
             }
             Finding::Refused(status) => return Judged::Refused(status),
         };
@@ -212,7 +219,7 @@ impl<S: Submit> Door<S> {
             // The older form is lifted all the same, for an upstream that
             // knows only the newer one.
             Err(Lone) if piece.form() == Form::Single => {
-                let bytes = judge::lifted(plan, &piece);
+                let bytes = judge::lifted(plan, piece.message());
                 Judged::Alone(Whole { bytes, ..whole }, "metadata")
             }
             Err(Lone) => Judged::Alone(whole, "metadata"),

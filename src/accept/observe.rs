@@ -117,6 +117,7 @@ impl Observer {
             observer: Arc::clone(self),
             method,
             grpc,
+            protobuf: caller::is_protobuf(request.headers()),
             caller,
             deadline: caller::deadline(request.headers()),
             encoding: Encoding::of(request.headers()),
@@ -140,6 +141,7 @@ struct Look {
     observer: Arc<Observer>,
     method: usize,
     grpc: bool,
+    protobuf: bool,
     /// Who it is, unless its metadata would have kept it alone.
     caller: Result<Caller, Lone>,
     deadline: Option<Instant>,
@@ -202,13 +204,16 @@ impl Look {
         if !self.grpc {
             return rules.metrics.on_refused("not a gRPC call");
         }
+        if !self.protobuf {
+            return rules.metrics.on_alone(caller::ENCODING, 1);
+        }
         if bytes > HEADER + bound {
             let status = super::status::too_large(bytes - HEADER, bound);
             return rules.metrics.on_refused(status.message());
         }
         let piece = match judge::judge(&rules.plan, bound, self.encoding, &kept.whole()) {
             Finding::Merge(piece) => piece,
-            Finding::Alone(reason) => return rules.metrics.on_alone(reason, 1),
+            Finding::Alone(reason, _) => return rules.metrics.on_alone(reason, 1),
             Finding::Refused(status) => return rules.metrics.on_refused(status.message()),
         };
         let Ok(caller) = &self.caller else {

@@ -13,8 +13,12 @@ use bytes::{Bytes, BytesMut};
 use super::{
     piece::{Form, Piece},
     plan::{Plan, Role},
-    record::{records, varint_len},
+    record::{Wire, records, varint_len},
+    split::{put_len, put_tag},
 };
+
+/// Most bytes of a tag and a length.
+const HEAD: usize = 10;
 
 impl Plan {
     /// Bytes that [`Plan::merge`] appends for these pieces.
@@ -60,6 +64,29 @@ impl Plan {
             }
         }
         debug_assert!(rest.is_empty(), "the scans counted these bytes");
+    }
+
+    /// A message of the single form that shares no batch, as one of the batch
+    /// form: its entry, then all else that stands in it. What nobody here knows
+    /// is left to the upstream, which finds it where the caller wrote it.
+    #[must_use]
+    pub fn lifted(&self, message: &[u8]) -> Bytes {
+        let (mut entry, mut rest) = (BytesMut::new(), BytesMut::new());
+        for record in records(message).flatten() {
+            match self.top.at(record.number) {
+                Some(Role::Lifted { number, .. }) => {
+                    put_tag(&mut entry, *number, record.wire);
+                    entry.extend_from_slice(&message[record.value..record.end]);
+                }
+                _ => rest.extend_from_slice(&message[record.start..record.end]),
+            }
+        }
+        let mut lifted = BytesMut::with_capacity(message.len() + HEAD);
+        put_tag(&mut lifted, self.batched, Wire::Len);
+        put_len(&mut lifted, entry.len());
+        lifted.extend_from_slice(&entry);
+        lifted.extend_from_slice(&rest);
+        lifted.freeze()
     }
 
     /// Copies the batched field out of a message that holds other fields too.

@@ -9,8 +9,9 @@ use super::key::Keys;
 pub enum Scan {
     /// It may share a batch with others of its partition.
     Merge(Piece),
-    /// It must be sent by itself, unchanged.
-    Alone(Reason),
+    /// It must be sent by itself: as it is, or where it has the single form,
+    /// lifted by [`Plan::lifted`](super::Plan::lifted).
+    Alone(Reason, Form),
 }
 
 /// Why a valid message is not merged.

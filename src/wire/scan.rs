@@ -89,7 +89,7 @@ impl Plan {
             tally.alone(Reason::DuplicateKey);
         }
         if let Some(reason) = tally.alone {
-            return Ok(Scan::Alone(reason));
+            return Ok(Scan::Alone(reason, form));
         }
         let (entries, merged_len) = match form {
             Form::Batch => (tally.entries, tally.batched_len),

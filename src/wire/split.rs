@@ -269,7 +269,7 @@ impl Plan {
         own.iter().for_each(|own| content.extend_from_slice(own));
         if present {
             put_tag(out, fill.to, Wire::Len);
-            put_varint(out, content.len() as u64);
+            put_len(out, content.len());
             out.extend_from_slice(&content);
         }
         Ok(())
@@ -337,8 +337,12 @@ struct Opened {
     others: Vec<Record>,
 }
 
-fn put_tag(out: &mut BytesMut, number: u32, wire: Wire) {
+pub(super) fn put_tag(out: &mut BytesMut, number: u32, wire: Wire) {
     put_varint(out, u64::from(number) << 3 | u64::from(wire.bits()));
+}
+
+pub(super) fn put_len(out: &mut BytesMut, len: usize) {
+    put_varint(out, len as u64);
 }
 
 fn put_varint(out: &mut BytesMut, mut value: u64) {

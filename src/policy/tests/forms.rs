@@ -71,7 +71,7 @@ fn the_etcd_policy_sends_puts_as_one_transaction_and_splits_its_reply() {
     ] {
         let scan = method.plan.scan(&Bytes::from_static(lone));
         assert!(
-            matches!(scan, Ok(Scan::Alone(Reason::Condition))),
+            matches!(scan, Ok(Scan::Alone(Reason::Condition, _))),
             "{scan:?}"
         );
     }

@@ -96,7 +96,10 @@ fn what_a_oneof_outside_the_entries_says_to_its_caller_it_says_to_the_upstream()
     assert_eq!((who(&one), who(&other)), ([false, true], [true, false]));
     for both in [&one, &other] {
         let scan = scan(&policy, both);
-        assert!(matches!(scan, Ok(Scan::Alone(Reason::Oneof))), "{scan:?}");
+        assert!(
+            matches!(scan, Ok(Scan::Alone(Reason::Oneof, _))),
+            "{scan:?}"
+        );
     }
     // One of them as often as it likes, one of each oneof, and no choice at all.
     let (fast, note) = (&[5 << 3, 1][..], &len(6, "n"));
@@ -180,7 +183,7 @@ fn a_message_without_what_its_proto_requires_poisons_no_batch() {
         .expect("it is sound");
     let empty = scan(&policy, &set(b""));
     assert!(
-        matches!(empty, Ok(Scan::Alone(Reason::Condition))),
+        matches!(empty, Ok(Scan::Alone(Reason::Condition, _))),
         "{empty:?}"
     );
     assert!(scan(&policy, &[len(1, ""), shop.clone()].concat()).is_err());

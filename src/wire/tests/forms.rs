@@ -91,7 +91,7 @@ fn merging(plan: &Plan, message: impl AsRef<[u8]>) -> Piece {
 
 fn parted(plan: &Plan, message: impl AsRef<[u8]>) -> Reason {
     match scanned(plan, message) {
-        Scan::Alone(reason) => reason,
+        Scan::Alone(reason, _) => reason,
         other => panic!("must go alone: {other:?}"),
     }
 }

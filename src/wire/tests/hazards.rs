@@ -230,3 +230,24 @@ fn a_message_with_very_many_other_fields_goes_alone() {
     assert_eq!(piece(labels(64)).partition().len(), 3 * 64);
     assert_eq!(alone(&labels(65)), Reason::ManyFields);
 }
+
+#[test]
+fn a_single_form_that_goes_alone_becomes_an_entry_and_keeps_all_else_behind_it() {
+    let (tenant, unknown) = (len(7, "t"), num(9, 1));
+    let message = [
+        unknown.clone(),
+        len(3, [9; 300]),
+        tenant.clone(),
+        len(2, "a"),
+    ]
+    .concat();
+    let Ok(Scan::Alone(Reason::UnknownField, Form::Single)) = scan(&message) else {
+        panic!("must go alone, as the single form")
+    };
+    let entry = len(1, [len(2, [9; 300]), len(1, "a")].concat());
+    assert_eq!(plan().lifted(&message), [entry, unknown, tenant].concat());
+    let Ok(Scan::Alone(_, form)) = scan(&[super::entry("a", "1"), num(9, 1)].concat()) else {
+        panic!("must go alone")
+    };
+    assert_eq!(form, Form::Batch);
+}

@@ -142,7 +142,7 @@ fn piece(message: impl AsRef<[u8]>) -> Piece {
 
 fn alone(message: &[u8]) -> Reason {
     match scan(message) {
-        Ok(Scan::Alone(reason)) => reason,
+        Ok(Scan::Alone(reason, _)) => reason,
         other => panic!("must go alone: {other:?}"),
     }
 }

@@ -150,7 +150,7 @@ proptest! {
                 let merged = CreateSessionRequest::decode(out.freeze()).ok().map(|m| m.sessions);
                 prop_assert_eq!(merged, truth);
             }
-            Ok(Scan::Alone(_)) => prop_assert!(truth.is_some()),
+            Ok(Scan::Alone(..)) => prop_assert!(truth.is_some()),
             Err(error) if is_long(&error) => prop_assert!(long, "{}", error),
             Err(error) => prop_assert_eq!(error.is_malformed(), truth.is_none(), "{}", error),
         }

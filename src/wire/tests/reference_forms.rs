@@ -196,7 +196,7 @@ proptest! {
                 plan.merge([&piece], &mut out);
                 prop_assert_eq!(decoded("TxnRequest", out), Some(transaction(&[bytes])));
             }
-            Ok(Scan::Alone(_)) => prop_assert!(truth.is_some()),
+            Ok(Scan::Alone(..)) => prop_assert!(truth.is_some()),
             Err(error) if is_long(&error) => prop_assert!(long, "{}", error),
             Err(error) => prop_assert_eq!(error.is_malformed(), truth.is_none(), "{}", error),
         }
