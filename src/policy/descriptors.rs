@@ -187,14 +187,11 @@ impl Types {
                 ProtoKind::Bytes => Kind::Bytes,
                 ProtoKind::Fixed32 | ProtoKind::Sfixed32 | ProtoKind::Float => Kind::Fixed32,
                 ProtoKind::Fixed64 | ProtoKind::Sfixed64 | ProtoKind::Double => Kind::Fixed64,
-                ProtoKind::Int32
-                | ProtoKind::Int64
-                | ProtoKind::Uint32
-                | ProtoKind::Uint64
-                | ProtoKind::Sint32
-                | ProtoKind::Sint64
-                | ProtoKind::Bool
-                | ProtoKind::Enum(_) => Kind::Varint,
+                ProtoKind::Int64 | ProtoKind::Uint64 | ProtoKind::Sint64 => Kind::Varint,
+                ProtoKind::Int32 | ProtoKind::Uint32 | ProtoKind::Sint32 | ProtoKind::Enum(_) => {
+                    Kind::Varint32
+                }
+                ProtoKind::Bool => Kind::Flag,
             },
             repeated: field.is_list() || field.is_map(),
             require: match field.cardinality() {

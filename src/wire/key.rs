@@ -40,31 +40,41 @@ fn fold(a: u64, b: u64) -> u64 {
 /// The hash of the key whose values lie at `slots` of `buf`.
 #[inline]
 pub(super) fn of_entry(parts: &[KeyPart], slots: &[(u32, u32)], buf: &[u8]) -> u64 {
-    let mut number = [0; 10];
+    let mut number = [0; 8];
     match parts {
         // One key of text or bytes is the usual one.
-        [one] if one.kind != Kind::Varint => {
+        [one] if matches!(one.kind, Kind::Text | Kind::Bytes) => {
             let (start, end) = slots[usize::from(one.slot)];
             key_hash([&buf[start as usize..end as usize]])
         }
         parts => parts.iter().fold(START, |hash, part| {
             let (start, end) = slots[usize::from(part.slot)];
             let value = match part.kind {
-                Kind::Varint => canonical(&buf[..end as usize], start as usize, &mut number),
-                _ => &buf[start as usize..end as usize],
+                Kind::Text | Kind::Bytes => &buf[start as usize..end as usize],
+                kind => canonical(kind, &buf[..end as usize], start as usize, &mut number),
             };
             fold(hash, key_hash([value]))
         }),
     }
 }
 
-/// A number without the padding that its encoding may have; 0 as if absent.
-fn canonical<'a>(buf: &[u8], at: usize, out: &'a mut [u8; 10]) -> &'a [u8] {
-    let value = record::varint(buf, at, at).map_or(0, |(value, _)| value);
-    out[..8].copy_from_slice(&value.to_le_bytes());
+/// A number as every decoder reads it, however it was encoded: without padding
+/// and what is beyond its width; 0 as if absent.
+fn canonical<'a>(kind: Kind, buf: &[u8], at: usize, out: &'a mut [u8; 8]) -> &'a [u8] {
+    let varint = || record::varint(buf, at, at).map_or(0, |(value, _)| value);
+    let value = match kind {
+        Kind::Varint32 => u64::from(varint() as u32),
+        Kind::Flag => u64::from(varint() != 0),
+        Kind::Varint => varint(),
+        // Four bytes or eight, and none of what is absent.
+        _ => buf[at..]
+            .iter()
+            .rfold(0, |value, byte| value << 8 | u64::from(*byte)),
+    };
+    *out = value.to_le_bytes();
     match value {
         0 => &[],
-        _ => &out[..8],
+        _ => out,
     }
 }
 

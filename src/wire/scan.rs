@@ -273,7 +273,7 @@ impl Plan {
         }
         let expected = match field.kind {
             Kind::Bytes | Kind::Text | Kind::Message(_) => Wire::Len,
-            Kind::Varint => Wire::Varint,
+            Kind::Varint | Kind::Varint32 | Kind::Flag => Wire::Varint,
             Kind::Fixed32 => Wire::Fixed32,
             Kind::Fixed64 => Wire::Fixed64,
             Kind::Group => Wire::Group,
@@ -306,7 +306,12 @@ impl Plan {
                 tally.alone(Reason::Group);
                 Ok(())
             }
-            Kind::Bytes | Kind::Varint | Kind::Fixed32 | Kind::Fixed64 => Ok(()),
+            Kind::Bytes
+            | Kind::Varint
+            | Kind::Varint32
+            | Kind::Flag
+            | Kind::Fixed32
+            | Kind::Fixed64 => Ok(()),
         }
     }
 
@@ -406,12 +411,17 @@ impl Plan {
 /// `held` with `read`, a record of `known`, taken into account.
 #[inline]
 fn hold(held: u64, known: &Known, read: &Record, buf: &[u8]) -> u64 {
+    let field = &known.field;
     let held = held | known.there;
     if known.filled == 0 {
         return held;
     }
     // Of a scalar that stands twice the last counts, as for any decoder.
-    match read.is_default(buf) {
+    let default = match field.kind {
+        Kind::Varint32 => read.varint(buf) as u32 == 0,
+        _ => read.is_default(buf),
+    };
+    match default {
         true => held & !known.filled,
         false => held | known.filled,
     }

@@ -116,8 +116,12 @@ pub enum Require {
 /// What a field holds, as far as the wire shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Integers, booleans and enumerations of variable length.
+    /// Integers of variable length and 64 bits.
     Varint,
+    /// The same of 32 bits, and enumerations: what is beyond, decoders cut off.
+    Varint32,
+    /// Booleans: any number but 0 is true.
+    Flag,
     /// Four bytes.
     Fixed32,
     /// Eight bytes.

@@ -244,6 +244,56 @@ fn a_padded_number_is_the_same_key() {
 }
 
 #[test]
+fn a_number_is_the_same_key_in_every_encoding_that_decodes_to_it() {
+    let key = |kind: Kind, value: &[u8]| {
+        let mut shape = put_shape();
+        shape.alone_if.clear();
+        shape.messages[0].fields[2].kind = kind;
+        shape.entry_key = vec![3];
+        let plan = planned(shape);
+        let piece = merging(&plan, [len(1, "k"), value.to_vec()].concat());
+        piece.key_hashes()[0]
+    };
+    let fixed = |wire: u64, bytes: &[u8]| [varint(3 << 3 | wire, 1), bytes.to_vec()].concat();
+    let minus = u64::MAX - 4; // -5, as an int32 is written
+    for (kind, one, other) in [
+        (Kind::Fixed64, vec![], fixed(1, &[0; 8])),
+        (Kind::Fixed32, vec![], fixed(5, &[0; 4])),
+        (Kind::Varint32, num(3, minus), num(3, minus & 0xffff_ffff)),
+        (Kind::Varint32, num(3, 1 << 32), vec![]),
+        (Kind::Flag, num(3, 1), num(3, 1 << 40)),
+        (Kind::Flag, num(3, 0), vec![]),
+    ] {
+        assert_eq!(key(kind, &one), key(kind, &other), "{kind:?}");
+    }
+    for (kind, one, other) in [
+        (
+            Kind::Fixed64,
+            fixed(1, &[1, 0, 0, 0, 0, 0, 0, 0]),
+            fixed(1, &[0, 0, 0, 0, 0, 0, 0, 1]),
+        ),
+        (Kind::Fixed32, vec![], fixed(5, &[0, 0, 0, 1])),
+        (Kind::Varint, num(3, minus), num(3, minus & 0xffff_ffff)),
+        (Kind::Varint, num(3, 1 << 32), vec![]),
+        (Kind::Flag, num(3, 1), vec![]),
+    ] {
+        assert_ne!(key(kind, &one), key(kind, &other), "{kind:?}");
+    }
+}
+
+#[test]
+fn a_number_that_is_cut_to_nothing_is_empty() {
+    let mut shape = put_shape();
+    shape.alone_if.clear();
+    let lease = &mut shape.messages[0].fields[2];
+    (lease.kind, lease.require) = (Kind::Varint32, Require::Filled);
+    let plan = planned(shape);
+    let with = |lease| plan.scan(&Bytes::from([len(1, "k"), num(3, lease)].concat()));
+    assert!(with(1 << 31).is_ok());
+    assert!(with(1 << 32).is_err());
+}
+
+#[test]
 fn a_call_with_one_key_twice_goes_alone_where_keys_stand_once() {
     let mut shape = shape();
     shape.keys = KeyUse::Distinct;
