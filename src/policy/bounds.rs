@@ -156,10 +156,26 @@ pub(super) fn partitions(path: &str, file: &QueueFile, found: &mut Found) -> usi
     usize::try_from(most.unwrap_or(PARTITIONS)).unwrap_or(usize::MAX)
 }
 
-/// The most bytes that one call's message may have.
-pub(super) fn message(path: &str, file: Option<&At<u64>>, found: &mut Found) -> usize {
+/// The most bytes that one call's message may have. It has to find room among
+/// what waits, of which there are `queue` bytes at most.
+pub(super) fn message(
+    path: &str,
+    file: Option<&At<u64>>,
+    queue: usize,
+    found: &mut Found,
+) -> usize {
     let path = format!("{path}.max_message_bytes");
-    bytes(file, &path, (MESSAGE_BYTES, MESSAGE_BYTES_BOUNDS), found)
+    let default = MESSAGE_BYTES.min(queue as u64);
+    let message = bytes(file, &path, (default, MESSAGE_BYTES_BOUNDS), found);
+    if let Some(file) = file.filter(|_| message > queue) {
+        let (message, queue) = (show_size(message as u64), show_size(queue as u64));
+        let what = format!(
+            "{message}: must be at most queue.max_bytes, which is {queue}; raise that, or lower \
+             this"
+        );
+        found.add::<()>(file.at, format!("{path}: {what}"));
+    }
+    message
 }
 
 /// A number from 1 to `most`; `None` where it is absent or at fault.

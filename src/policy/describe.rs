@@ -185,12 +185,7 @@ pub fn plan(policy: &Policy, method: &Method) -> Vec<(&'static str, String)> {
     }
     keys(text, &method.plan);
     if !method.barrier.is_empty() {
-        let others: Vec<_> = method.barrier.iter().map(|path| &path[1..]).collect();
-        let what = format!(
-            "earlier calls of {} on its key; what goes alone does not, nor is it waited for",
-            others.join(", ")
-        );
-        add(text, "waits for", &what);
+        add(text, "waits for", &waits_for(policy, method));
     }
     add(text, "alone if", &alone_if(&method.plan));
     add(text, "reply", &reply(method));
@@ -222,6 +217,31 @@ pub fn plan(policy: &Policy, method: &Method) -> Vec<(&'static str, String)> {
         ),
     );
     lines
+}
+
+/// For which calls a call waits, and which of those that the policy names it
+/// does not as things stand: only what batches has a place in the order.
+fn waits_for(policy: &Policy, method: &Method) -> String {
+    let others: Vec<_> = method.barrier.iter().map(|path| &path[1..]).collect();
+    let others = others.join(", ");
+    if method.mode != Mode::Enforce {
+        let mode = method.mode.name();
+        return format!(
+            "nothing while its mode is {mode}; in enforce for earlier calls of {others}"
+        );
+    }
+    let passing = policy.methods.iter();
+    let passing =
+        passing.filter(|other| other.mode != Mode::Enforce && method.barrier.contains(&other.path));
+    let passing = passing.map(|other| {
+        let (name, mode) = (&other.path[1..], other.mode.name());
+        format!("; not for {name} while its mode is {mode}")
+    });
+    let passing: String = passing.collect();
+    format!(
+        "earlier calls of {others} on its key; what goes alone does not, nor is it waited \
+         for{passing}"
+    )
 }
 
 /// What is said of a method, line by line.

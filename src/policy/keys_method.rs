@@ -91,7 +91,7 @@ pub(super) static METHOD: Keys = Keys::with(
         key(
             "max_message_bytes",
             Size,
-            "The most that one call may hold, decompressed: 4MiB.",
+            "The most that one call may hold, decompressed: 4MiB, or queue.max_bytes if that is less.",
         ),
         key(
             "max_field_bytes",

@@ -60,7 +60,8 @@ fn check(
     let (window, queue) = bounds::window_and_queue(&file.path, &file.window, &file.queue, found);
     let max_partitions = bounds::partitions(&file.path, &file.queue, found);
     let on_error = on_error::check(&file.on_error, &format!("{}.on_error", file.path), found);
-    let max_message_bytes = bounds::message(&file.path, file.max_message_bytes.as_ref(), found);
+    let max_message_bytes = file.max_message_bytes.as_ref();
+    let max_message_bytes = bounds::message(&file.path, max_message_bytes, queue.max_bytes, found);
     let selector = &file.selector;
     let method = match descriptors.method(&selector.value) {
         Ok(method) => method,

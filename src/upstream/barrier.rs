@@ -239,6 +239,22 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_method_that_waits_for_itself_has_one_call_of_a_key_under_way() {
+        let (barriers, rule) = (
+            Barriers::default(),
+            BarrierRule::new("/s.S/Set", true, ["/s.S/Set"]),
+        );
+        let (first, before) = barriers.enter(&rule, &[1, 1]);
+        assert!(before.is_empty(), "nor does it wait for itself");
+        let (_second, before) = barriers.enter(&rule, &[1]);
+        let mut waits = Box::pin(before.over(None));
+        assert!(waits.as_mut().now_or_never().is_none());
+        drop(first);
+        assert!(waits.now_or_never().is_some());
+        assert!(barriers.enter(&rule, &[2]).1.is_empty());
+    }
+
     #[tokio::test(start_paused = true)]
     async fn nobody_waits_at_a_barrier_past_its_deadline() {
         let barriers = Barriers::default();

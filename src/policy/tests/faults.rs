@@ -172,6 +172,11 @@ const CASES: &[(&str, &str, &str)] = &[
         "max_message_bytes: 1GiB",
         "line 24, column 24: methods[0].max_message_bytes: 1GiB: must be at most 256MiB; lower it",
     ),
+    (
+        "reply: replicate",
+        "max_message_bytes: 128MiB",
+        "line 24, column 24: methods[0].max_message_bytes: 128MiB: must be at most queue.max_bytes, which is 64MiB; raise that, or lower this",
+    ),
     // Addresses.
     (
         "- address: 127.0.0.1:0",

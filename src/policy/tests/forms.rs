@@ -27,6 +27,27 @@ fn a_barrier_that_makes_no_sense_is_refused_by_its_place() {
     let policy = policy.unwrap_or_else(|faults| panic!("{faults}"));
     assert_eq!(policy.methods[0].barrier, [format!("/{other}")]);
     assert!(describe(&policy).contains(&format!("earlier calls of {other} on its key")));
+    // What is forwarded has no place in the order, and waits for nobody.
+    let other_off = with(other, "entry_key: [client_id]").replacen(
+        "Session\n    mode: enforce",
+        "Session\n    mode: observe",
+        2,
+    );
+    let own_off = other_off.replacen("mode: observe", "mode: off", 1);
+    let other_off = other_off.replacen("mode: observe", "mode: enforce", 1);
+    for (policy, told) in [
+        (
+            other_off,
+            format!("waited for; not for {other} while its mode is observe"),
+        ),
+        (
+            own_off,
+            "waits for  nothing while its mode is off".to_owned(),
+        ),
+    ] {
+        let text = describe(&load(&policy).expect("it is sound"));
+        assert!(text.contains(&told), "{told:?} is missing in:\n{text}");
+    }
     for (barrier, more, told) in [
         (
             "meta.service.mqtt.MqttService/DeletSession",

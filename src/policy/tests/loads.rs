@@ -100,6 +100,15 @@ fn the_shipped_policies_say_what_the_defaults_are() {
 }
 
 #[test]
+fn a_message_that_is_taken_finds_room_among_what_waits() {
+    let small = "window: {max_bytes: 64KiB}\n    queue: {max_wait: 1s, max_bytes: 128KiB}";
+    let policy = with("queue: {max_wait: 1s, max_bytes: 64MiB}", small);
+    let policy = policy.replacen("    window: {max_entries", "    #", 1);
+    let policy = load(&policy).unwrap_or_else(|faults| panic!("{faults}"));
+    assert_eq!(policy.methods[0].max_message_bytes, 128 << 10);
+}
+
+#[test]
 fn by_every_ready_policy_calls_still_batch_behind_a_mesh_and_only_with_their_own() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("policies");
     let mut policies = 0;
