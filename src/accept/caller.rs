@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Instant};
 
 use http::{
-    Extensions, HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header, uri::Authority,
+    HeaderMap, HeaderValue, Request, Response, StatusCode, header, request::Parts, uri::Authority,
 };
 
 use super::{
@@ -82,16 +82,11 @@ pub(super) struct Caller {
 
 /// Reads the metadata once. Nearly all calls have none that counts, and then
 /// nothing is allocated.
-pub(super) fn caller(
-    rules: &MetadataRules,
-    uri: &Uri,
-    headers: &HeaderMap,
-    extensions: &Extensions,
-) -> Result<Caller, Lone> {
-    let authority = uri.authority().filter(|_| rules.by_authority());
+pub(super) fn caller(rules: &MetadataRules, head: &Parts) -> Result<Caller, Lone> {
+    let authority = head.uri.authority().filter(|_| rules.by_authority());
     let mut identity: Option<HeaderMap> = None;
     let (mut asks, mut trace) = (false, None);
-    for (name, value) in headers {
+    for (name, value) in &head.headers {
         match rules.classify(name.as_str()) {
             Classify::Ignore => match name.as_str() {
                 EXPLAIN => asks = true,
@@ -105,7 +100,7 @@ pub(super) fn caller(
             }
         }
     }
-    let peer = extensions.get::<ClientCertificate>();
+    let peer = head.extensions.get::<ClientCertificate>();
     let peer = peer.filter(|_| rules.by_certificate());
     if peer.is_some() {
         identity.get_or_insert_default();

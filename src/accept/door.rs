@@ -196,12 +196,7 @@ impl<S: Submit> Door<S> {
             }
             Finding::Refused(status) => return Judged::Refused(status),
         };
-        let caller = caller::caller(
-            &self.metadata,
-            &parts.uri,
-            &parts.headers,
-            &parts.extensions,
-        );
+        let caller = caller::caller(&self.metadata, parts);
         if caller.is_err() {
             metrics.on_alone("metadata", piece.entries());
         }

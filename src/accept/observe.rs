@@ -107,26 +107,19 @@ impl Observer {
         request: Request<Arriving>,
     ) -> Request<Watched> {
         let grpc = caller::not_grpc(&request).is_none();
-        let caller = caller::caller(
-            &self.metadata,
-            request.uri(),
-            request.headers(),
-            request.extensions(),
-        );
+        let (head, body) = request.into_parts();
         let look = Look {
             observer: Arc::clone(self),
             method,
             grpc,
-            protobuf: caller::is_protobuf(request.headers()),
-            caller,
-            deadline: caller::deadline(request.headers()),
-            encoding: Encoding::of(request.headers()),
+            protobuf: caller::is_protobuf(&head.headers),
+            caller: caller::caller(&self.metadata, &head),
+            deadline: caller::deadline(&head.headers),
+            encoding: Encoding::of(&head.headers),
             kept: Kept::default(),
         };
-        request.map(|body| Watched {
-            body,
-            look: Some(look),
-        })
+        let look = Some(look);
+        Request::from_parts(head, Watched { body, look })
     }
 
     /// A call was answered so long after it was passed on.
