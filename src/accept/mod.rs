@@ -28,7 +28,7 @@ mod watched;
 
 pub use answer::AnswerBody;
 pub use arriving::Arriving;
-pub use barred::{Barred, BarredAnswer};
+pub use barred::{Barred, BarredAnswer, Reserve};
 pub use door::{Answering, Door, DoorMethod, Submit};
 pub use guards::Guards;
 pub use metadata::deadline;

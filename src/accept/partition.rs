@@ -199,20 +199,21 @@ impl Coalesce<Call> for CallRules {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use bytes::BytesMut;
 
     use super::*;
     use crate::{
         batch::{Caller, Held, Window},
         telemetry::Metrics,
-        wire::{Field, Kind, Message, Plan, Require, Scan, Shape},
+        wire::{Field, KeyUse, Kind, Message, Plan, Require, Scan, Shape},
     };
 
     const KIB: usize = 1 << 10;
 
-    /// Entries of bytes in field 1, and a field 2 that all of them share.
-    fn plan() -> Plan {
+    /// Entries of bytes, which are their key, in field 1, and a field 2 that all
+    /// of them share.
+    pub(in crate::accept) fn plan() -> Plan {
         let field = |kind, repeated| Field {
             number: if repeated { 1 } else { 2 },
             name: "field".into(),
@@ -235,13 +236,15 @@ mod tests {
                 message(vec![field(Kind::Bytes, false)]),
             ],
             batched_field: 1,
+            entry_key: vec![2],
+            keys: KeyUse::Note,
             ..Shape::default()
         });
         plan.expect("a plan of this test")
     }
 
     /// A call with one entry and so many other bytes.
-    fn call(plan: &Plan, entry: usize, other: usize) -> Call {
+    pub(in crate::accept) fn call(plan: &Plan, entry: usize, other: usize) -> Call {
         let record = |number: u8, value: Vec<u8>| {
             let length = u32::try_from(value.len()).expect("a test's message is small");
             // Four bytes of it, whatever its value.
@@ -266,7 +269,7 @@ mod tests {
         }
     }
 
-    fn rules(max_bytes: usize) -> CallRules {
+    pub(in crate::accept) fn rules(max_bytes: usize) -> CallRules {
         let metrics = Metrics::default().method("/test.Service/Call");
         CallRules(vec![MethodRules {
             path: "/test.Service/Call".to_owned(),

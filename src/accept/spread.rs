@@ -19,9 +19,9 @@ use futures_util::future::{BoxFuture, FutureExt as _, join_all};
 use pin_project_lite::pin_project;
 use tonic::Status;
 
-use super::{door::Submit, status::is_refusal};
+use super::{barred::Reserve, door::Submit, partition::CallRules, status::is_refusal};
 use crate::{
-    batch::BatchError,
+    batch::{BatchError, Place},
     upstream::Call,
     wire::{Placing, Plan},
 };
@@ -98,6 +98,21 @@ impl<S: Submit> Submit for Spread<S> {
                 }
             }
         }
+    }
+}
+
+impl<S: Reserve> Reserve for Spread<S> {
+    fn reserve(&self, call: &Call) -> Result<Place<Call, CallRules>, BatchError<Status>> {
+        if let [line] = &self.lines[..] {
+            return line.reserve(call);
+        }
+        let GroupKey { plan, fields } = &self.keys[call.method];
+        let line = match plan.place(&call.piece, fields, self.groups) {
+            Placing::One(group) => group as usize,
+            // It is one call until it is split: counted as a whole, and once.
+            Placing::Several => 0,
+        };
+        self.lines[line].reserve(call)
     }
 }
 

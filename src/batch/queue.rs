@@ -29,6 +29,8 @@ pub struct Queue {
 #[derive(Debug, Default)]
 struct Waiting {
     entries: AtomicU64,
+    /// Entries that have a place and stand in no window yet.
+    aside: AtomicU64,
     /// In parts of [`FULL`].
     batches: AtomicU64,
     /// Nanoseconds between two finished batches; 0 before the first.
@@ -83,6 +85,11 @@ impl Queue {
     /// Entries that wait.
     #[must_use]
     pub fn entries(&self) -> u64 {
+        self.backlog() + self.waiting.aside.load(Ordering::Relaxed)
+    }
+
+    /// Those of them that wait in windows.
+    pub(super) fn backlog(&self) -> u64 {
         self.waiting.entries.load(Ordering::Relaxed)
     }
 
@@ -122,6 +129,20 @@ impl Queue {
         entries.fetch_sub(amount.entries, Ordering::Relaxed);
         batches.fetch_sub(amount.batches, Ordering::Relaxed);
         let bytes = &self.kinds[kind].bytes;
+        bytes.fetch_sub(amount.bytes, Ordering::Relaxed);
+    }
+
+    /// Entries wait that stand in no window yet.
+    pub(super) fn came(&self, kind: usize, amount: Amount) {
+        let (aside, bytes) = (&self.waiting.aside, &self.kinds[kind].bytes);
+        aside.fetch_add(amount.entries, Ordering::Relaxed);
+        bytes.fetch_add(amount.bytes, Ordering::Relaxed);
+    }
+
+    /// They do so no more.
+    pub(super) fn went(&self, kind: usize, amount: Amount) {
+        let (aside, bytes) = (&self.waiting.aside, &self.kinds[kind].bytes);
+        aside.fetch_sub(amount.entries, Ordering::Relaxed);
         bytes.fetch_sub(amount.bytes, Ordering::Relaxed);
     }
 

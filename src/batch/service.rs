@@ -22,8 +22,12 @@ use tokio::{
 use tower::{Layer, Service};
 
 use super::{
-    Batch, BatchError, Coalesce, Entry, Held, PartOf, QueueSettings, ShedReason, Split,
-    bell::Arrival, queue::Queue, weight::Scale, worker::Worker,
+    Batch, BatchError, Coalesce, Entry, Held, PartOf, Place, QueueSettings, ShedReason, Split,
+    Weight,
+    bell::Arrival,
+    queue::Queue,
+    weight::{Amount, Scale},
+    worker::Worker,
 };
 use crate::reply::{self, Outcome};
 
@@ -89,12 +93,22 @@ where
 /// less than a batch fills it.
 const SOONEST: Duration = Duration::from_millis(1);
 
+/// What admission found out of a request.
+pub(super) struct Admitted<K> {
+    pub(super) partition: K,
+    pub(super) kind: usize,
+    pub(super) weight: Weight,
+    pub(super) amount: Amount,
+    deadline: Option<Instant>,
+    pub(super) arrival: Arrival,
+}
+
 /// An admitted request on its way to the worker.
-type Admitted<Req, K, P, E> = Held<Entry<Req, K, P, E>>;
+type Sent<Req, K, P, E> = Held<Entry<Req, K, P, E>>;
 
 /// A `Service<Req>` whose requests leave in batches.
 pub struct Batcher<Req, C: Coalesce<Req>, P, E> {
-    intake: mpsc::UnboundedSender<Admitted<Req, C::Partition, P, E>>,
+    intake: mpsc::UnboundedSender<Sent<Req, C::Partition, P, E>>,
     queue: Arc<Queue>,
     rules: Arc<C>,
 }
@@ -136,26 +150,18 @@ where
 
     /// What [`Service::call`] does, for those who share one handle.
     pub fn submit(&self, request: Req) -> Answer<P, E> {
-        let now = tokio::time::Instant::now().into_std();
-        let partition = self.rules.partition(&request);
-        let weight = self.rules.weight(&request);
-        let deadline = self.rules.deadline(&request);
-        let slack = deadline.map(|deadline| deadline.saturating_duration_since(now));
-        if slack.is_some_and(|slack| slack.is_zero()) {
-            return Answer::refused(BatchError::DeadlineExceeded);
-        }
-        let kind = self.rules.kind(&partition);
-        let window = self.rules.window(&partition);
-        let bounds = self.rules.queue(&partition);
-        let scale = Scale::of(&window);
-        let amount = scale.amount(weight);
-        if let Err((reason, retry_after)) = self.admit(kind, amount.bytes, slack, bounds) {
-            self.rules.shed(&partition, weight.entries, reason);
-            return Answer::refused(BatchError::Shed {
-                reason,
-                retry_after,
-            });
-        }
+        let admitted = match self.admit(&request) {
+            Ok(admitted) => admitted,
+            Err(refused) => return Answer::refused(refused),
+        };
+        let Admitted {
+            partition,
+            kind,
+            weight,
+            amount,
+            deadline,
+            arrival,
+        } = admitted;
         let (reply, answer) = reply::channel();
         self.queue.joined(kind, amount);
         let held = Held {
@@ -165,13 +171,48 @@ where
                 reply,
             },
             weight,
-            arrived: now,
+            arrived: arrival.at,
             deadline,
         };
         let arrived = self.queue.bell().count(weight.entries);
         if self.intake.send(held).is_err() {
             self.queue.left(kind, amount);
             return Answer::refused(BatchError::Closed);
+        }
+        self.queue.bell().sent(arrived, &arrival);
+        Answer::waiting(answer, deadline)
+    }
+
+    /// A place in the queue for a request that waits for something else before
+    /// it is submitted: held to the same bounds, from now on.
+    ///
+    /// # Errors
+    /// [`BatchError`] where it would be refused.
+    pub fn reserve(&self, request: &Req) -> Result<Place<Req, C>, BatchError<E>> {
+        let admitted = self.admit(request)?;
+        Ok(Place::new(&self.rules, &self.queue, admitted))
+    }
+
+    fn admit(&self, request: &Req) -> Result<Admitted<C::Partition>, BatchError<E>> {
+        let now = tokio::time::Instant::now().into_std();
+        let partition = self.rules.partition(request);
+        let weight = self.rules.weight(request);
+        let deadline = self.rules.deadline(request);
+        let slack = deadline.map(|deadline| deadline.saturating_duration_since(now));
+        if slack.is_some_and(|slack| slack.is_zero()) {
+            return Err(BatchError::DeadlineExceeded);
+        }
+        let kind = self.rules.kind(&partition);
+        let window = self.rules.window(&partition);
+        let bounds = self.rules.queue(&partition);
+        let scale = Scale::of(&window);
+        let amount = scale.amount(weight);
+        if let Err((reason, retry_after)) = self.judge(kind, amount.bytes, slack, bounds) {
+            self.rules.shed(&partition, weight.entries, reason);
+            return Err(BatchError::Shed {
+                reason,
+                retry_after,
+            });
         }
         let arrival = Arrival {
             at: now,
@@ -180,14 +221,20 @@ where
             slack,
             max_wait: bounds.max_wait,
         };
-        self.queue.bell().sent(arrived, &arrival);
-        Answer::waiting(answer, deadline)
+        Ok(Admitted {
+            partition,
+            kind,
+            weight,
+            amount,
+            deadline,
+            arrival,
+        })
     }
 
     /// Whether an entry can be served in its time, judged by what waits: it
     /// may stand in the queue for `max_wait`, and must be answered in its slack.
     /// Else the answer is why not, and when what waits will have left.
-    fn admit(
+    fn judge(
         &self,
         kind: usize,
         bytes: u64,

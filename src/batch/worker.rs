@@ -317,7 +317,7 @@ where
         let (mut batch, replies) = unzip(&mut sealed, closed_by);
         let given_up = self.rules.timeout(partition).map(|timeout| now + timeout);
         batch.deadline = earlier(batch.deadline, given_up);
-        batch.backlog = self.queue.entries();
+        batch.backlog = self.queue.backlog();
         let flight = Flight {
             partition: partition.clone(),
             asked: self.asked(&arrivals, now),

@@ -193,8 +193,14 @@ impl Metrics {
                 "What the limit never rises above, in batches in flight.",
             )?,
             in_flight: count(names::IN_FLIGHT, "Batches that hold a permit.")?,
-            queued_entries: count(names::QUEUED_ENTRIES, "Entries that wait in windows.")?,
-            queued_bytes: count(names::QUEUED_BYTES, "Payload bytes that wait in windows.")?,
+            queued_entries: count(
+                names::QUEUED_ENTRIES,
+                "Entries that wait in windows or at a barrier.",
+            )?,
+            queued_bytes: count(
+                names::QUEUED_BYTES,
+                "Bytes of the messages that wait in windows or at a barrier.",
+            )?,
             bdp: value(
                 names::LIMIT_BDP,
                 "The estimated bandwidth-delay product, in batches.",

@@ -100,8 +100,8 @@ impl Before {
         self.0.is_empty()
     }
 
-    /// Waits until all of it is over, or until `deadline`.
-    pub async fn over(self, deadline: Option<Instant>) {
+    /// Waits until all of it is over, or until `deadline`; whether it is over.
+    pub async fn over(self, deadline: Option<Instant>) -> bool {
         let all = async {
             for mut turn in self.0 {
                 // Nothing is ever sent: an error says that it is over.
@@ -109,9 +109,11 @@ impl Before {
             }
         };
         match deadline {
-            None => all.await,
-            // Who is too late is told so by the windows.
-            Some(deadline) => timeout_at(deadline.into(), all).await.unwrap_or_default(),
+            None => {
+                all.await;
+                true
+            }
+            Some(deadline) => timeout_at(deadline.into(), all).await.is_ok(),
         }
     }
 }
@@ -263,7 +265,7 @@ mod tests {
         let now = tokio::time::Instant::now();
         let deadline = now + Duration::from_secs(3);
         let (_, before) = barriers.enter(&delete, &[1]);
-        before.over(Some(deadline.into_std())).await;
+        assert!(!before.over(Some(deadline.into_std())).await);
         assert_eq!(now.elapsed(), Duration::from_secs(3));
     }
 

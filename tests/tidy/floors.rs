@@ -31,6 +31,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("src/batch/callers.rs", 1),
     ("src/batch/entry.rs", 1),
     ("src/batch/flight.rs", 1),
+    ("src/batch/place.rs", 1),
     ("src/batch/queue.rs", 1),
     ("src/batch/refuse.rs", 1),
     ("src/batch/service.rs", 1),
