@@ -5,6 +5,7 @@ use std::{num::NonZeroU32, time::Duration};
 use super::{
     fault::{Found, Position},
     file::{QueueFile, WindowFile},
+    read_form::ReplyFile,
     section::At,
     units::{show_duration, show_size},
 };
@@ -19,6 +20,10 @@ const WAIT_BOUNDS: (Duration, Duration) = (Duration::from_millis(1), Duration::f
 const QUEUE_BYTES: u64 = 64 << 20;
 /// What gRPC servers accept unless told otherwise.
 const MESSAGE_BYTES: u64 = 4 << 20;
+/// What gRPC clients accept unless told otherwise, where each of them gets it.
+const REPLY_BYTES: u64 = 4 << 20;
+/// Parts that are small one by one are large together.
+const SPLIT_BYTES: u64 = 64 << 20;
 /// Each is looked at whenever the worker wakes.
 const PARTITIONS: u64 = 1_024;
 const PARTITIONS_BOUND: u64 = 65_536;
@@ -26,6 +31,7 @@ const ENTRIES_BOUND: u64 = 100_000;
 const WINDOW_BYTES_BOUNDS: (u64, u64) = (1 << 10, 256 << 20);
 const QUEUE_BYTES_BOUNDS: (u64, u64) = (1 << 10, 64 << 30);
 const MESSAGE_BYTES_BOUNDS: (u64, u64) = (1 << 10, 256 << 20);
+const REPLY_BYTES_BOUNDS: (u64, u64) = (1 << 10, 64 << 20);
 
 /// The bounds of window and queue. Faults are noted; what is at fault counts
 /// as its default, so that the comparisons after it still mean something.
@@ -176,6 +182,17 @@ pub(super) fn message(
         found.add::<()>(file.at, format!("{path}: {what}"));
     }
     message
+}
+
+/// The most bytes that a batch's reply may have.
+pub(super) fn reply(path: &str, file: &ReplyFile, found: &mut Found) -> usize {
+    let path = format!("{path}.reply.max_bytes");
+    let default = match file.subresponse {
+        Some(_) => SPLIT_BYTES,
+        None => REPLY_BYTES,
+    };
+    let bounds = (default, REPLY_BYTES_BOUNDS);
+    bytes(file.max_bytes.as_ref(), &path, bounds, found)
 }
 
 /// A number from 1 to `most`; `None` where it is absent or at fault.

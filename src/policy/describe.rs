@@ -188,7 +188,9 @@ pub fn plan(policy: &Policy, method: &Method) -> Vec<(&'static str, String)> {
         add(text, "waits for", &waits_for(policy, method));
     }
     add(text, "alone if", &alone_if(&method.plan));
-    add(text, "reply", &reply(method));
+    let max_reply = show_size(method.max_reply_bytes as u64);
+    let replies = format!("{}; at most {max_reply} a batch", reply(method));
+    add(text, "reply", &replies);
     required_of_reply(text, &method.plan);
     add(text, "on error", &on_error(&method.on_error));
     let window = method.window;

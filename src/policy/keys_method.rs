@@ -148,6 +148,11 @@ pub(super) static REPLY: Keys = Keys::any_of(&[
         Maps(&HELD),
         "What must hold of the reply, else nobody gets a success.",
     ),
+    key(
+        "max_bytes",
+        Size,
+        "The most bytes of a batch's reply, from a remote upstream: 4MiB, or 64MiB where it is split.",
+    ),
 ]);
 
 pub(super) static HELD: Keys = Keys::with(

@@ -62,6 +62,7 @@ fn check(
     let on_error = on_error::check(&file.on_error, &format!("{}.on_error", file.path), found);
     let max_message_bytes = file.max_message_bytes.as_ref();
     let max_message_bytes = bounds::message(&file.path, max_message_bytes, queue.max_bytes, found);
+    let max_reply_bytes = bounds::reply(&file.path, &file.form.reply, found);
     let selector = &file.selector;
     let method = match descriptors.method(&selector.value) {
         Ok(method) => method,
@@ -115,6 +116,7 @@ fn check(
         barrier: Vec::new(),
         on_error,
         max_message_bytes,
+        max_reply_bytes,
     })
 }
 

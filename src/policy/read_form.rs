@@ -42,6 +42,7 @@ pub(super) struct ReplyFile {
     pub(super) fill: Vec<(At<String>, At<String>)>,
     pub(super) status: Option<At<String>>,
     pub(super) require: Vec<HeldFile>,
+    pub(super) max_bytes: Option<At<u64>>,
 }
 
 /// One of `reply.require`.
@@ -135,6 +136,7 @@ fn reply(method: &Section<'_>, found: &mut Found) -> ReplyFile {
             .unwrap_or_default(),
         status: reply.text("status_field", found),
         require,
+        max_bytes: reply.size("max_bytes", found),
     }
 }
 

@@ -208,6 +208,8 @@ pub struct Method {
     pub max_partitions: usize,
     /// Most bytes that one call's message may have, decompressed.
     pub max_message_bytes: usize,
+    /// Most bytes that the reply to one of its batches may have.
+    pub max_reply_bytes: usize,
     /// The paths of methods whose earlier calls on its keys its calls wait for.
     pub barrier: Vec<String>,
     /// What becomes of its batches that fail.

@@ -131,6 +131,7 @@ fn target(method: &Method) -> Target {
     Target {
         path: method.target.clone(),
         plan: Arc::clone(&method.plan),
+        max_reply_bytes: method.max_reply_bytes,
         attempt_timeout: retry.and_then(|retry| retry.attempt_timeout),
     }
 }

@@ -12,12 +12,13 @@ use http::{
     HeaderValue, Request, Response, Uri, header,
     uri::{Authority, PathAndQuery, Scheme},
 };
-use http_body_util::{BodyExt, Full, Limited};
+use http_body::Body;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use tonic::Status;
-use tower::Service;
+use tower::{BoxError, Service};
 
 use super::{
-    BatchReply, Call, Led, Receiving, RemoteClient, Target, late,
+    BatchReply, Call, Led, RemoteClient, Target, late,
     leader::{HOPS, Hint, no_leader},
     reply::{given, of_split},
 };
@@ -26,9 +27,6 @@ use crate::{
     batch::Batch,
     telemetry::TRACEPARENT,
 };
-
-/// Most bytes of a batch's reply: replies of writes are small.
-const REPLY_MAX: usize = 4 << 20;
 
 /// Sends batches to a remote service.
 #[derive(Clone, Debug)]
@@ -105,7 +103,8 @@ async fn ask(
 ) -> Result<Bytes, Status> {
     let request = request(target, batch, deadline);
     batch.handed_over.on(tokio::time::Instant::now().into_std());
-    read_reply(client.send(request, Some(deadline)).await?).await
+    let response = client.send(request, Some(deadline)).await?;
+    read_reply(response, target.max_reply_bytes).await
 }
 
 /// Asks who is thought to lead, and whoever it names instead. One that does
@@ -198,7 +197,10 @@ fn timeout_header(deadline: tokio::time::Instant) -> HeaderValue {
 
 /// The reply's one message; the status stands in the trailers, or in the
 /// headers of a reply that has nothing else.
-async fn read_reply(response: Response<Receiving>) -> Result<Bytes, Status> {
+async fn read_reply<B>(response: Response<B>, max_bytes: usize) -> Result<Bytes, Status>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>>,
+{
     if response.status() != http::StatusCode::OK {
         return Err(Status::unknown(format!(
             "the upstream answered with HTTP {}: is it a gRPC service?",
@@ -208,12 +210,16 @@ async fn read_reply(response: Response<Receiving>) -> Result<Bytes, Status> {
     if let Some(status) = Status::from_header_map(response.headers()) {
         return finish(status, None);
     }
-    let body = Limited::new(response.into_body(), REPLY_MAX)
+    let body = Limited::new(response.into_body(), max_bytes.saturating_add(HEADER))
         .collect()
         .await;
     let body = body.map_err(|error| {
+        let what = match error.is::<LengthLimitError>() {
+            true => format!("has more than the {max_bytes} bytes of reply.max_bytes in the policy"),
+            false => format!("broke off: {error}"),
+        };
         Status::unknown(format!(
-            "the upstream's reply broke off: {error}; the batch may have taken effect"
+            "the upstream's reply {what}; the batch may have taken effect"
         ))
     })?;
     let status = body.trailers().and_then(Status::from_header_map);
@@ -234,5 +240,35 @@ fn finish(mut status: Status, body: Option<Bytes>) -> Result<Bytes, Status> {
             "the upstream compressed its reply, which was not offered",
         )),
         Err(error) => Err(Status::internal(format!("the upstream's reply: {error}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+
+    use super::*;
+
+    /// An upstream's OK with a message of so many bytes.
+    fn reply(bytes: usize) -> Response<impl Body<Data = Bytes, Error = std::convert::Infallible>> {
+        let mut framed = BytesMut::new();
+        framed.put_u8(0);
+        framed.put_u32(u32::try_from(bytes).expect("a test's message is small"));
+        framed.put_bytes(7, bytes);
+        let mut trailers = HeaderMap::new();
+        trailers.insert("grpc-status", HeaderValue::from_static("0"));
+        let body = Full::new(framed.freeze());
+        Response::new(body.with_trailers(std::future::ready(Some(Ok(trailers)))))
+    }
+
+    #[tokio::test]
+    async fn a_reply_is_read_up_to_the_policys_bound_and_one_past_it_names_the_key() {
+        const BOUND: usize = 5 << 20;
+        let read = read_reply(reply(BOUND), BOUND).await;
+        assert_eq!(read.map(|message| message.len()).ok(), Some(BOUND));
+        let refused = read_reply(reply(BOUND + 1), BOUND).await;
+        let status = refused.expect_err("it is past the bound");
+        assert_eq!(status.code(), tonic::Code::Unknown);
+        assert!(status.message().contains("reply.max_bytes"), "{status}");
     }
 }

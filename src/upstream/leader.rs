@@ -364,6 +364,7 @@ mod tests {
             let target = Target {
                 path: "/s.S/Set".into(),
                 plan: Arc::clone(&policy.methods[0].plan),
+                max_reply_bytes: 4 << 20,
                 attempt_timeout,
             };
             let remote = Remote::new(led.0.all.clone(), vec![target], batch_timeout);

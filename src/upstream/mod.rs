@@ -114,6 +114,8 @@ pub struct Target {
     pub path: String,
     /// How its messages merge.
     pub plan: Arc<Plan>,
+    /// Most bytes of a batch's reply.
+    pub max_reply_bytes: usize,
     /// How long an answer is waited for before the batch is sent again, if it is.
     pub attempt_timeout: Option<Duration>,
 }

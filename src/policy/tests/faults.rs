@@ -177,6 +177,11 @@ const CASES: &[(&str, &str, &str)] = &[
         "max_message_bytes: 128MiB",
         "line 24, column 24: methods[0].max_message_bytes: 128MiB: must be at most queue.max_bytes, which is 64MiB; raise that, or lower this",
     ),
+    (
+        "reply: replicate",
+        "reply: {max_bytes: 65MiB}",
+        "line 24, column 24: methods[0].reply.max_bytes: 65MiB: must be at most 64MiB; lower it",
+    ),
     // Addresses.
     (
         "- address: 127.0.0.1:0",

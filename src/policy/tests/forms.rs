@@ -175,7 +175,7 @@ fn a_method_of_its_own_batch_method_loads_in_every_form() {
         "orders.to.town, shop must be equal within a batch",
         "id; the second of two equal ones waits for the next batch",
         "orders.to.next.town is there; orders.id is empty; its entries differ in orders.to.town; one key stands in it twice",
-        "shop.Moved: to each caller with its own results, by position",
+        "shop.Moved: to each caller with its own results, by position; a failed one is a status to a caller of the single form; at most 64MiB a batch",
         "id over 1024 bytes",
     ] {
         assert!(
