@@ -365,20 +365,25 @@ impl ClientCertificate {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
     use super::*;
 
-    /// Makes nothing of a file but what stands in it, and nothing of some.
-    struct Text(PathBuf);
+    /// Makes nothing of a file but what stands in it, while it can be used.
+    struct Text {
+        path: PathBuf,
+        usable: AtomicBool,
+    }
 
     impl Material<String> for Text {
         fn paths(&self) -> Vec<&Path> {
-            vec![&self.0]
+            vec![&self.path]
         }
 
         fn load(&self) -> Result<String, TlsError> {
-            match fs::read_to_string(&self.0) {
-                Ok(text) if text != "bad" => Ok(text),
-                _ => Err(file_error(&self.0, "text", "is bad")),
+            match fs::read_to_string(&self.path) {
+                Ok(text) if self.usable.load(Relaxed) => Ok(text),
+                _ => Err(file_error(&self.path, "text", "cannot be used")),
             }
         }
     }
@@ -387,13 +392,16 @@ mod tests {
         let home = tempfile::tempdir().expect("a temporary directory can be made");
         let path = home.path().join("text");
         fs::write(&path, said).expect("it is writable");
-        (home, Fresh::new(Text(path)).expect("it can be used"))
+        let usable = AtomicBool::new(true);
+        let fresh = Fresh::new(Text { path, usable });
+        (home, fresh.expect("it can be used"))
     }
 
     #[tokio::test(start_paused = true)]
     async fn files_that_could_not_be_used_are_tried_again_though_they_look_the_same() {
         let (_home, fresh) = text("old");
-        fs::write(&fresh.files.0, "bad").expect("it is writable");
+        fresh.files.usable.store(false, Relaxed);
+        fs::write(&fresh.files.path, "new").expect("it is writable");
         tokio::time::advance(LOOK_EVERY).await;
         assert_eq!(*fresh.config(), "old");
         let failed = fresh.made().failed.clone();
@@ -402,9 +410,7 @@ mod tests {
             Some(stamps(&fresh.files.paths())),
             "it is told once"
         );
-        fs::write(&fresh.files.0, "new").expect("it is writable");
-        // As if it looked like before, to a clock that is coarse.
-        fresh.made().failed = Some(stamps(&fresh.files.paths()));
+        fresh.files.usable.store(true, Relaxed);
         tokio::time::advance(LOOK_EVERY).await;
         assert_eq!(*fresh.config(), "new");
         assert_eq!(fresh.made().failed, None);
@@ -413,9 +419,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_file_of_another_length_is_another_one_at_whatever_time_it_was_written() {
         let (_home, fresh) = text("old");
-        let written = fs::metadata(&fresh.files.0).and_then(|file| file.modified());
-        fs::write(&fresh.files.0, "newer").expect("it is writable");
-        let file = fs::File::options().write(true).open(&fresh.files.0);
+        let written = fs::metadata(&fresh.files.path).and_then(|file| file.modified());
+        fs::write(&fresh.files.path, "newer").expect("it is writable");
+        let file = fs::File::options().write(true).open(&fresh.files.path);
         let file = file.expect("it is there");
         file.set_modified(written.expect("it has a time"))
             .expect("it is ours");
