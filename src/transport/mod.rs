@@ -4,6 +4,7 @@ mod ahead;
 mod begun;
 mod coalesce;
 mod endpoint;
+mod expiry;
 mod socket;
 mod tls;
 
