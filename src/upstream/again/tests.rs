@@ -195,6 +195,7 @@ async fn batches_until_final(fails: Fails) -> usize {
         path: "/s.S/Set".into(),
         plan: Arc::clone(&Policy::embedded().methods[0].plan),
         attempt_timeout: None,
+        max_reply_bytes: 4 << 20,
     };
     let minute = Duration::from_secs(60);
     let rules = on_error(&[Code::Internal], None);
