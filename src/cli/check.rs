@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Result;
 
-use crate::policy::{self, Policy};
+use crate::policy::{self, Faults, Policy};
 
 /// The flags of `ferry check`.
 #[derive(Debug, clap::Args)]
@@ -51,7 +51,7 @@ struct FoundFault {
 
 impl Checked {
     fn of(path: &Path) -> Self {
-        let read = Policy::read(path);
+        let read = read(path);
         let faults = read.as_ref().err().map(|faults| &faults.faults[..]);
         let faults = faults.unwrap_or_default().iter();
         Self {
@@ -66,6 +66,18 @@ impl Checked {
                 .collect(),
             plan: read.ok().map(|policy| policy::describe(&policy)),
         }
+    }
+}
+
+/// The policy at `path`, with files with which its TLS can be spoken.
+fn read(path: &Path) -> Result<Policy, Faults> {
+    let policy = Policy::read(path)?;
+    match policy.tls_faults() {
+        faults if faults.is_empty() => Ok(policy),
+        faults => Err(Faults {
+            origin: path.display().to_string(),
+            faults,
+        }),
     }
 }
 
@@ -91,7 +103,7 @@ impl Check {
         }
         let mut code = ExitCode::SUCCESS;
         for path in &self.files {
-            match Policy::read(path) {
+            match read(path) {
                 Ok(policy) => print!("{}: ok\n{}", path.display(), policy::describe(&policy)),
                 Err(faults) => {
                     eprintln!("{faults}");

@@ -5,7 +5,7 @@ use std::path::Path;
 use rustls::pki_types::ServerName;
 
 use super::{
-    fault::Found,
+    fault::{Found, Position},
     keys::CLIENT_TLS,
     section::{At, Section},
 };
@@ -15,6 +15,8 @@ use crate::transport::ClientFiles;
 #[derive(Debug, Default)]
 pub(super) struct ClientTlsFile {
     path: String,
+    /// Where it stands, if it does.
+    pub(super) at: Option<Position>,
     ca: Option<At<String>>,
     cert: Option<At<String>>,
     key: Option<At<String>>,
@@ -40,6 +42,7 @@ pub(super) fn read(of: &Section<'_>, found: &mut Found) -> ClientTlsFile {
         cert: tls.text("cert", found),
         key: tls.text("key", found),
         server_name: tls.text("server_name", found),
+        at: Some(tls.at),
         path: tls.path,
     }
 }

@@ -28,14 +28,18 @@ const MAX_BYTES: u64 = 32 << 20;
 const MAX_ROOTS: usize = 16;
 
 /// Every descriptor that a policy may refer to.
-pub(super) struct Descriptors(Vec<DescriptorPool>);
+pub(super) struct Descriptors {
+    pools: Vec<DescriptorPool>,
+    /// Files that the policy's import.
+    pub(super) imported: Vec<PathBuf>,
+}
 
 impl Descriptors {
     /// The files that the policy names, relative to `folder`, then the built-in ones.
     pub(super) fn open(files: &[At<String>], folder: &Path, found: &mut Found) -> Self {
-        let mut pools = Vec::with_capacity(files.len() + 1);
+        let (mut pools, mut imported) = (Vec::with_capacity(files.len() + 1), Vec::new());
         for (i, file) in files.iter().enumerate() {
-            match pool(&folder.join(&file.value)) {
+            match pool(&folder.join(&file.value), &mut imported) {
                 Ok(pool) => pools.push(pool),
                 Err(why) => {
                     found.add::<()>(file.at, format!("descriptors[{i}]: {}: {why}", file.value));
@@ -46,7 +50,7 @@ impl Descriptors {
             let built_in = DescriptorPool::decode(built_in);
             pools.push(built_in.expect("the build script wrote these descriptors"));
         }
-        Self(pools)
+        Self { pools, imported }
     }
 
     /// The method that `selector` (`package.Service/Method`) names.
@@ -56,7 +60,11 @@ impl Descriptors {
         if service.is_empty() || method.is_empty() || method.contains('/') {
             return Err(form.into());
         }
-        let all: Vec<_> = self.0.iter().flat_map(DescriptorPool::services).collect();
+        let all: Vec<_> = self
+            .pools
+            .iter()
+            .flat_map(DescriptorPool::services)
+            .collect();
         let Some(owner) = all
             .iter()
             .find(|candidate| candidate.full_name() == service)
@@ -89,9 +97,9 @@ impl Descriptors {
             pool.get_message_by_name(&local)
                 .or_else(|| pool.get_message_by_name(name))
         };
-        self.0.iter().find_map(by_name).ok_or_else(|| {
+        self.pools.iter().find_map(by_name).ok_or_else(|| {
             let all: Vec<_> = self
-                .0
+                .pools
                 .iter()
                 .flat_map(DescriptorPool::all_messages)
                 .collect();
@@ -104,7 +112,7 @@ impl Descriptors {
 }
 
 /// The pool of one descriptor file, by its ending.
-fn pool(path: &Path) -> Result<DescriptorPool, String> {
+fn pool(path: &Path, imported: &mut Vec<PathBuf>) -> Result<DescriptorPool, String> {
     let size = regular::size(path).map_err(|error| format!("cannot be read: {error}"))?;
     if size > MAX_BYTES {
         return Err(format!(
@@ -112,16 +120,16 @@ fn pool(path: &Path) -> Result<DescriptorPool, String> {
         ));
     }
     if path.extension().is_some_and(|ending| ending == "proto") {
-        return compile(path);
+        return compile(path, imported);
     }
     let bytes = fs::read(path).map_err(|error| format!("cannot be read: {error}"))?;
     DescriptorPool::decode(&bytes[..])
         .map_err(|error| format!("neither .proto nor a compiled descriptor set: {error}"))
 }
 
-/// Compiles a .proto file. Its imports are rooted in the nearest folder above
+/// Compiles a .proto file, and says what it imports. Its imports are rooted in the nearest folder above
 /// it from which all of them are found.
-fn compile(path: &Path) -> Result<DescriptorPool, String> {
+fn compile(path: &Path, imported: &mut Vec<PathBuf>) -> Result<DescriptorPool, String> {
     let path = fs::canonicalize(path).map_err(|error| format!("cannot be read: {error}"))?;
     let roots: Vec<PathBuf> = path
         .ancestors()
@@ -133,10 +141,15 @@ fn compile(path: &Path) -> Result<DescriptorPool, String> {
     for root in roots {
         let compiled = protox::Compiler::new([&root]).and_then(|mut compiler| {
             compiler.include_imports(true).open_file(&path)?;
-            Ok(compiler.descriptor_pool())
+            let imports = compiler.files().filter(|file| file.is_import());
+            let imports = imports.filter_map(|file| file.path().map(Path::to_owned));
+            Ok((compiler.descriptor_pool(), imports.collect::<Vec<_>>()))
         });
         match compiled {
-            Ok(pool) => return Ok(pool),
+            Ok((pool, imports)) => {
+                imported.extend(imports);
+                return Ok(pool);
+            }
             // Another root may have the import; nothing else gets better by it.
             Err(error) if error.is_file_not_found() => first = first.or(Some(error)),
             Err(error) => return Err(error.to_string()),

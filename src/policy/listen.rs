@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
 };
 
@@ -32,6 +32,46 @@ impl From<SocketAddr> for Listen {
             tls: None,
         }
     }
+}
+
+impl Listen {
+    /// Whether who calls `endpoint` calls here, as far as an address tells.
+    pub(super) fn is_at(&self, endpoint: &str) -> bool {
+        let address = match &self.place {
+            Place::Unix(path) => {
+                let socket = endpoint.strip_prefix("unix:");
+                return socket.is_some_and(|socket| Path::new(socket) == path);
+            }
+            Place::Tcp(address) => *address,
+        };
+        let Ok(uri) = endpoint.parse::<http::Uri>() else {
+            return false;
+        };
+        let host = uri.host().unwrap_or_default();
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let host: IpAddr = match host {
+            "localhost" if address.is_ipv6() => Ipv6Addr::LOCALHOST.into(),
+            "localhost" => Ipv4Addr::LOCALHOST.into(),
+            host => match host.parse() {
+                Ok(host) => host,
+                Err(_) => return false,
+            },
+        };
+        let all = address.ip().is_unspecified() && (host.is_loopback() || host.is_unspecified());
+        uri.port_u16() == Some(address.port())
+            && address.port() != 0
+            && (host == address.ip() || all && (address.is_ipv6() || host.is_ipv4()))
+    }
+}
+
+/// Whether two sockets cannot both be had: the same, or one of all addresses
+/// beside one of them. All of IPv6 are those of IPv4 too.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let has = |all: SocketAddr, one: SocketAddr| {
+        all.ip().is_unspecified() && (all.is_ipv6() || one.is_ipv4())
+    };
+    let same = one.ip() == other.ip() || has(one, other) || has(other, one);
+    one.port() != 0 && one.port() == other.port() && same
 }
 
 impl fmt::Display for Listen {
@@ -64,16 +104,21 @@ pub(super) fn check(
         let Some(At { value: place, at }) = place(&one, &path, found) else {
             continue;
         };
-        let fixed = !matches!(&place, Place::Tcp(address) if address.port() == 0);
-        if fixed && listen.iter().any(|held| held.value.place == place) {
-            let key = match &place {
-                Place::Tcp(_) => "address",
-                Place::Unix(_) => "unix",
+        let key = match &place {
+            Place::Tcp(_) => "address",
+            Place::Unix(_) => "unix",
+        };
+        let mut places = listen.iter().map(|held| &held.value.place);
+        let taken = places.find(|held| match (held, &place) {
+            (Place::Tcp(held), Place::Tcp(address)) => overlap(*held, *address),
+            _ => **held == place,
+        });
+        if let Some(held) = taken {
+            let what = match *held == place {
+                true => "stands twice; keep one of them".to_owned(),
+                false => format!("overlaps {held}; keep one of them, or choose another port"),
             };
-            found.add::<()>(
-                at,
-                format!("{path}.{key}: {place}: stands twice; keep one of them"),
-            );
+            found.add::<()>(at, format!("{path}.{key}: {place}: {what}"));
         }
         let tls = one.tls.map(|tls| files(tls, folder));
         listen.push(At {
@@ -132,8 +177,11 @@ pub(super) fn admin(
         at: *at,
     };
     let address = address(&text, "admin.address", found)?;
-    let taken = Place::Tcp(address);
-    if address.port() != 0 && listen.iter().any(|held| held.value.place == taken) {
+    let taken = |held: &At<Listen>| match held.value.place {
+        Place::Tcp(held) => overlap(held, address),
+        Place::Unix(_) => false,
+    };
+    if listen.iter().any(taken) {
         return found.add(
             *at,
             format!("admin.address: {address}: calls arrive there; choose another port"),

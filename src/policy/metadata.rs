@@ -137,7 +137,12 @@ impl MetadataRules {
             .ignore_prefixes
             .iter()
             .map(|prefix| format!("{prefix}*"));
-        let mut all: Vec<_> = self.ignore.iter().cloned().chain(prefixes).collect();
+        // What is identity is not ignored, though it would be from the start.
+        let whole = self
+            .ignore
+            .iter()
+            .filter(|name| !self.identity.contains(name));
+        let mut all: Vec<_> = whole.cloned().chain(prefixes).collect();
         all.sort_unstable();
         all
     }

@@ -38,6 +38,7 @@ mod schema;
 mod secret;
 mod section;
 mod telemetry;
+mod tls_files;
 mod traces;
 mod tree;
 mod units;

@@ -24,6 +24,10 @@ impl File {
     /// Reads the shape; what is missing or of the wrong type is in `found`. Files
     /// that it names are relative to `folder`.
     pub(super) fn read(root: &Node, folder: &Path, found: &mut Found) -> Option<Self> {
+        if is_node(root) {
+            let what = "looks like a node's file, which `ferry node` reads; name a policy file";
+            return found.add(root.at, what);
+        }
         let top = Section::open(root, "", &TOP, found)?;
         version(&top, found);
         let mut file = Self {
@@ -61,6 +65,15 @@ impl File {
         }
         Some(file)
     }
+}
+
+/// Whether it has what only a node's file has, and nothing that only a policy has.
+fn is_node(root: &Node) -> bool {
+    let Value::Map(entries) = &root.value else {
+        return false;
+    };
+    let has = |name: &str| entries.iter().any(|(key, _)| key.name == name);
+    has("cluster") && has("node") && !has("upstream") && !has("methods")
 }
 
 fn version(top: &Section<'_>, found: &mut Found) {

@@ -286,7 +286,7 @@ fn check(file: File, folder: &Path, found: &mut Found) -> Option<Policy> {
     });
     let upstream = file
         .upstream
-        .map(|upstream| upstream::check(upstream, folder, found));
+        .map(|upstream| upstream::check(upstream, &listen, folder, found));
     let to = upstream
         .as_ref()
         .and_then(|(upstream, ..)| upstream.as_ref());
@@ -301,8 +301,10 @@ fn check(file: File, folder: &Path, found: &mut Found) -> Option<Policy> {
     let secrets = traces.flat_map(|to| to.headers.iter().map(|header| header.file.clone()));
     let files = descriptions.chain(secrets);
     let files = files.map(|file| Stamp::of(&file));
-    let files = files.chain(token_file).collect();
+    let mut files: Vec<_> = files.chain(token_file).collect();
     let descriptors = Descriptors::open(&file.descriptors, folder, found);
+    // Which these are is known only once they have been read.
+    files.extend(descriptors.imported.iter().map(|file| Stamp::of(file)));
     let embedded = matches!(upstream, Some((Some(Upstream::Embedded { .. }), ..)));
     let methods = method::check_all(file.methods, &descriptors, embedded, found);
     let health = health(file.health, embedded, found);

@@ -56,7 +56,12 @@ impl<'a> Section<'a> {
             }
             let name = key.name.as_str();
             if !keys.names().any(|known| known == name) {
-                let what = format!("unknown key{}", nearest(name, keys.names()));
+                // As tools write it that take `on` for a boolean.
+                let meant = match name == "true" && keys.names().any(|known| known == "on") {
+                    true => "; did you mean \"on\"? keep it in quotes".to_owned(),
+                    false => nearest(name, keys.names()),
+                };
+                let what = format!("unknown key{meant}");
                 found.add::<()>(key.at, format!("{}: {what}", section.path_of(name)));
             }
         }

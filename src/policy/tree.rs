@@ -93,7 +93,7 @@ pub(super) fn parse(yaml: &str) -> Result<Node, Fault> {
     };
     serde_yaml::from_str_with_options::<Node>(yaml, options).map_err(|error| Fault {
         at: error.location().map(position),
-        what: format!("not a policy in YAML: {}", first_line(&error)),
+        what: format!("not a policy in YAML: {}", plain(first_line(&error))),
     })
 }
 
@@ -109,6 +109,19 @@ fn first_line(error: &serde_yaml::Error) -> String {
     match (line.rfind(" at line "), error.location()) {
         (Some(end), Some(_)) => line[..end].to_owned(),
         _ => line.to_owned(),
+    }
+}
+
+/// What of the library's words an operator can act upon.
+fn plain(line: String) -> String {
+    if line.contains("Documents {") {
+        return "more than one document: must be one; take the line --- out, or make two files of \
+                it"
+        .into();
+    }
+    match line.strip_suffix(", set DuplicateKeyPolicy in Options if acceptable") {
+        Some(key) => format!("{key}: stands twice; keep one of them"),
+        None => line,
     }
 }
 

@@ -13,6 +13,7 @@ use super::{
     client_tls,
     fault::Found,
     file::{LimitFile, TargetFile, UpstreamFile},
+    listen::Listen,
     rules::{Pipeline, Runtime, Upstream},
     section::At,
     units::show_size,
@@ -39,6 +40,7 @@ const TIMEOUT_BOUNDS: (Duration, Duration) =
 /// for what is at fault.
 pub(super) fn check(
     file: UpstreamFile,
+    listen: &[At<Listen>],
     folder: &Path,
     found: &mut Found,
 ) -> (Option<Upstream>, Option<LimitSettings>, Duration) {
@@ -77,13 +79,22 @@ pub(super) fn check(
         TargetFile::Endpoints(endpoints) => endpoints
             .iter()
             .enumerate()
-            .map(|(i, text)| endpoint(text, i, found))
+            .map(|(i, text)| endpoint(text, i, listen, found))
             .collect::<Vec<_>>()
             .into_iter()
-            .collect::<Option<_>>()
-            .map(|endpoints| Upstream::Remote {
-                endpoints,
-                tls: client_tls::check(file.tls, folder, found),
+            .collect::<Option<Vec<_>>>()
+            .map(|endpoints| {
+                let secret = |to: &Endpoint| to.to_string().starts_with("https://");
+                if let Some(at) = file.tls.at.filter(|_| !endpoints.iter().any(secret)) {
+                    let what = "upstream.tls: has no place where no endpoint begins with \
+                                https://: calls would go in the clear; write https://, or leave \
+                                it out";
+                    found.add::<()>(at, what);
+                }
+                Upstream::Remote {
+                    endpoints,
+                    tls: client_tls::check(file.tls, folder, found),
+                }
             }),
     };
     let limits = limit(&file.limit, found);
@@ -130,10 +141,18 @@ fn log_max_of(file: Option<&At<u64>>, found: &mut Found) -> u64 {
     file.value
 }
 
-fn endpoint(text: &At<String>, i: usize, found: &mut Found) -> Option<Endpoint> {
+fn endpoint(
+    text: &At<String>,
+    i: usize,
+    listen: &[At<Listen>],
+    found: &mut Found,
+) -> Option<Endpoint> {
     let value = &text.value;
     let mut fault =
         |what: &str| found.add(text.at, format!("upstream.endpoints[{i}]: {value}: {what}"));
+    if listen.iter().any(|own| own.value.is_at(value)) {
+        return fault("is where ferry itself listens: calls would go round for ever");
+    }
     if let Some(path) = value.strip_prefix("unix:") {
         return match path {
             "" => fault("must name a socket, such as unix:/run/service.sock"),

@@ -30,6 +30,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// What is spoken inside: HTTP/2, and nothing else.
 const ALPN: &[u8] = b"h2";
 
+/// Stands in the head of a key that needs a password.
+const ENCRYPTED: &[u8] = b"ENCRYPTED";
+
 /// Where a listener's key and certificates are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerFiles {
@@ -233,7 +236,13 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
 fn key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     let wanted = "a private key";
     regular(path, wanted)?;
-    PrivateKeyDer::from_pem_file(path).map_err(|error| file_error(path, wanted, error))
+    PrivateKeyDer::from_pem_file(path).map_err(|error| {
+        let encrypted = |pem: Vec<u8>| pem.windows(ENCRYPTED.len()).any(|part| part == ENCRYPTED);
+        match fs::read(path).is_ok_and(encrypted) {
+            true => file_error(path, "a private key as it is", "is encrypted"),
+            false => file_error(path, wanted, error),
+        }
+    })
 }
 
 fn authorities(path: &Path) -> Result<RootCertStore, TlsError> {
@@ -244,6 +253,26 @@ fn authorities(path: &Path) -> Result<RootCertStore, TlsError> {
             .map_err(|error| file_error(path, "certificates of authorities", error))?;
     }
     Ok(roots)
+}
+
+impl ServerFiles {
+    /// Whether they make a listener's TLS as they are now.
+    ///
+    /// # Errors
+    /// Where one of them cannot be used, or they do not go together.
+    pub fn check(&self) -> Result<(), TlsError> {
+        self.load().map(drop)
+    }
+}
+
+impl ClientFiles {
+    /// Whether they make a client's TLS as they are now.
+    ///
+    /// # Errors
+    /// Where one of them cannot be used, or they do not go together.
+    pub fn check(&self) -> Result<(), TlsError> {
+        self.load().map(drop)
+    }
 }
 
 impl Material<ServerConfig> for ServerFiles {

@@ -204,6 +204,41 @@ const CASES: &[(&str, &str, &str)] = &[
         "line 4, column 15: listen[1].address: 127.0.0.1:5: stands twice; keep one of them",
     ),
     (
+        "- address: 127.0.0.1:0",
+        "- {address: 127.0.0.1:5}\n  - {address: 0.0.0.0:5}",
+        "line 4, column 15: listen[1].address: 0.0.0.0:5: overlaps 127.0.0.1:5; keep one of them, or choose another port",
+    ),
+    (
+        "- address: 127.0.0.1:0",
+        "- {address: 127.0.0.1:5}\n  - {address: '[::]:5'}",
+        "line 4, column 15: listen[1].address: [::]:5: overlaps 127.0.0.1:5; keep one of them, or choose another port",
+    ),
+    (
+        "127.0.0.1:0\nadmin: {address: 127.0.0.1:0}",
+        "0.0.0.0:5\nadmin: {address: 127.0.0.1:5}",
+        "line 4, column 18: admin.address: 127.0.0.1:5: calls arrive there; choose another port",
+    ),
+    (
+        "- address: 127.0.0.1:0",
+        "- address: 127.0.0.1:1228",
+        "line 6, column 15: upstream.endpoints[0]: http://127.0.0.1:1228: is where ferry itself listens: calls would go round for ever",
+    ),
+    (
+        "- address: 127.0.0.1:0",
+        "- address: 0.0.0.0:1228",
+        "line 6, column 15: upstream.endpoints[0]: http://127.0.0.1:1228: is where ferry itself listens: calls would go round for ever",
+    ),
+    (
+        "batch_timeout: 10s",
+        "tls: {ca: ca.pem}",
+        "line 8, column 8: upstream.tls: has no place where no endpoint begins with https://: calls would go in the clear; write https://, or leave it out",
+    ),
+    (
+        "reply: replicate",
+        "on_error: {retry: {true: [UNAVAILABLE], idempotent: true}}",
+        "line 24, column 24: methods[0].on_error.retry.true: unknown key; did you mean \"on\"? keep it in quotes",
+    ),
+    (
         "listen:\n  - address: 127.0.0.1:0",
         "listen: []",
         "line 2, column 9: listen: is empty: must have at least 1 address; leave the key out for the default",
@@ -437,5 +472,31 @@ fn a_policy_that_cannot_be_read_is_refused_by_its_path() {
         missing
             .to_string()
             .starts_with("/nonexistent/ferry.yaml: cannot be read: ")
+    );
+}
+
+#[test]
+fn what_the_yaml_library_says_is_told_in_words_that_an_operator_can_act_upon() {
+    let twice = faults(&with("shed:", "version: 1\nshed:"));
+    assert!(
+        twice[0].ends_with("version: stands twice; keep one of them"),
+        "{twice:?}"
+    );
+    let two = faults(&format!("{SOUND}---\nversion: 1\n"));
+    assert!(
+        two[0].contains("more than one document: must be one; take the line ---"),
+        "{two:?}"
+    );
+}
+
+#[test]
+fn a_nodes_file_is_told_as_one_and_not_key_by_key() {
+    let node = "version: 1\ncluster: c\nnode: 1\ndata_dir: d\npeer: {address: 127.0.0.1:1}\n";
+    let told = faults(node);
+    assert_eq!(
+        told,
+        [
+            "test.yaml: line 1, column 1: looks like a node's file, which `ferry node` reads; name a policy file"
+        ]
     );
 }

@@ -300,6 +300,113 @@ fn the_file_of_the_admins_token_is_watched_so_that_another_token_is_taken() {
     assert!(told.is(b"another token, which is longer"));
 }
 
+#[test]
+fn what_a_proto_file_imports_is_watched_too() {
+    let folder = shop();
+    let policy = load_shop(folder.path(), "shop/orders.proto", "Place", "").expect("it is sound");
+    let place = fs::canonicalize(folder.path()).expect("it is there");
+    let imported = Stamp::of(&place.join("shop/common.proto"));
+    assert!(policy.files.contains(&imported), "{:?}", policy.files);
+    assert_eq!(policy.files.len(), 2);
+}
+
+#[test]
+fn an_endpoint_of_the_same_port_elsewhere_is_no_loop() {
+    for listen in ["127.0.0.2:1228", "'[::1]:1228'", "10.0.0.1:1228"] {
+        load(&with(
+            "address: 127.0.0.1:0\nadmin",
+            &format!("address: {listen}\nadmin"),
+        ))
+        .unwrap_or_else(|faults| panic!("{faults}"));
+    }
+}
+
+#[test]
+fn what_is_identity_is_not_told_to_be_ignored() {
+    let policy = load(&with("identity: [authorization]", "identity: [user-agent]"));
+    let text = describe(&policy.expect("it is sound"));
+    assert_eq!(text.matches("user-agent").count(), 1, "{text}");
+}
+
+#[test]
+fn files_with_which_no_tls_can_be_spoken_are_told_by_their_keys() {
+    let folder = tempfile::tempdir().expect("a temporary directory can be made");
+    let write = |name: &str, text: &str| {
+        fs::write(folder.path().join(name), text).expect("it is writable");
+    };
+    for name in ["one", "other"] {
+        let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]);
+        let pair = pair.expect("a certificate can be made");
+        write(&format!("{name}.pem"), &pair.cert.pem());
+        write(&format!("{name}.key"), &pair.signing_key.serialize_pem());
+    }
+    write("empty", "");
+    write("junk", "-----BEGIN");
+    let locked = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----";
+    write("locked.key", locked);
+    let of = |listen: &str, upstream: &str| {
+        let yaml = with(
+            "address: 127.0.0.1:0\nadmin",
+            &format!("{{address: 127.0.0.1:0, tls: {{{listen}}}}}\nadmin"),
+        );
+        let yaml = yaml.replace(
+            "[http://127.0.0.1:1228]",
+            &format!("[https://127.0.0.1:1228]\n  tls: {{{upstream}}}"),
+        );
+        let policy = Policy::load(&yaml, &folder.path().join("ferry.yaml"));
+        let policy = policy.unwrap_or_else(|faults| panic!("{faults}"));
+        let faults = policy.tls_faults().into_iter().map(|fault| fault.what);
+        faults.collect::<Vec<_>>()
+    };
+    let sound = (
+        "cert: one.pem, key: one.key, client_ca: other.pem",
+        "ca: one.pem",
+    );
+    assert_eq!(of(sound.0, sound.1), [""; 0]);
+    for (listen, key, told) in [
+        ("cert: gone.pem, key: one.key", "cert", "gone.pem"),
+        ("cert: empty, key: one.key", "cert", "holds none"),
+        ("cert: one.key, key: one.pem", "cert", "holds none"),
+        (
+            "cert: one.pem, key: junk",
+            "key",
+            "name a PEM file with a private key",
+        ),
+        ("cert: one.pem, key: locked.key", "key", "is encrypted"),
+        (
+            "cert: one.pem, key: other.key",
+            "cert",
+            "the key that it is for",
+        ),
+        (
+            "cert: one.pem, key: one.key, client_ca: empty",
+            "client_ca",
+            "holds none",
+        ),
+    ] {
+        let faults = of(listen, sound.1);
+        let [fault] = &faults[..] else {
+            panic!("{listen}: {faults:?}");
+        };
+        assert!(
+            fault.starts_with(&format!("listen[0].tls.{key}: ")),
+            "{fault}"
+        );
+        assert!(fault.contains(told), "{fault}");
+    }
+    for (upstream, key) in [
+        ("ca: gone.pem", "ca"),
+        ("ca: one.pem, cert: one.pem, key: locked.key", "key"),
+        ("cert: other.pem, key: one.key", "cert"),
+    ] {
+        let faults = of(sound.0, upstream);
+        assert!(
+            faults[0].starts_with(&format!("upstream.tls.{key}: ")),
+            "{faults:?}"
+        );
+    }
+}
+
 /// A folder with a policy's .proto files, one of which imports the other from the folder's root.
 fn shop() -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a temporary directory can be made");
