@@ -4,6 +4,7 @@
 use std::{
     collections::HashSet,
     fs,
+    io::Write as _,
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
@@ -306,6 +307,23 @@ fn a_check_for_scripts_gives_every_fault_with_its_line_and_column() {
     assert_eq!(meant["column"], 1);
     let message = meant["message"].as_str().expect("text");
     assert!(message.contains("did you mean upstream?"), "{message}");
+}
+
+#[test]
+fn a_policy_is_checked_that_comes_through_a_pipe() {
+    let mut check = Command::new(env!("CARGO_BIN_EXE_ferry"))
+        .args(["check", "/dev/stdin"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("cargo built the binary");
+    let mut pipe = check.stdin.take().expect("it is piped");
+    let policy = include_bytes!("../policies/embedded.yaml");
+    pipe.write_all(policy).expect("it is read");
+    drop(pipe);
+    let output = check.wait_with_output().expect("it ends with its input");
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(told.starts_with("/dev/stdin: ok"), "{told}");
 }
 
 #[test]
