@@ -182,7 +182,7 @@ impl<S: Submit> Door<S> {
         } = &self.methods[method];
         let whole = match whole {
             Ok(whole) => whole,
-            Err(error) => return Judged::Refused(status::of_read(error, *max_message_bytes)),
+            Err(error) => return Judged::Refused(error.status(*max_message_bytes)),
         };
         let encoding = Encoding::of(&parts.headers);
         let piece = match judge::judge(plan, *max_message_bytes, encoding, &whole.bytes) {

@@ -15,8 +15,9 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::{Sleep, sleep_until};
+use tonic::{Code, Status};
 
-use super::{arriving::Arriving, crowd::Unfinished};
+use super::{arriving::Arriving, crowd::Unfinished, frame::HEADER, status};
 use crate::telemetry::Refusal;
 
 /// A first part smaller than this is copied before it is kept: it is a slice
@@ -43,6 +44,18 @@ pub(super) enum ReadError {
     /// Too much has come of calls that are not whole, and more than its share
     /// from this client.
     Crowded,
+}
+
+impl ReadError {
+    /// What its caller hears; `bound` is the most that a message may have.
+    pub(super) fn status(self, bound: usize) -> Status {
+        match self {
+            Self::TooLarge(bytes) => status::too_large(bytes - HEADER, bound),
+            Self::Broken => Status::new(Code::Cancelled, "the call broke off"),
+            Self::Slow => status::slow(),
+            Self::Crowded => status::crowded(),
+        }
+    }
 }
 
 /// A body on its way in.

@@ -4,11 +4,7 @@ use std::time::Duration;
 
 use tonic::{Code, Status, metadata::MetadataValue};
 
-use super::{
-    frame::{FrameError, HEADER},
-    inflate::InflateError,
-    read::ReadError,
-};
+use super::{frame::FrameError, inflate::InflateError};
 use crate::{batch::BatchError, wire::ScanError};
 
 /// The trailer that tells a client when to try again, in milliseconds.
@@ -48,17 +44,6 @@ pub fn of_inflate(error: &InflateError) -> Status {
         InflateError::Broken { .. } => Code::Internal,
     };
     Status::new(code, error.to_string())
-}
-
-/// A body that is not there as a whole; `bound` is the most that its message
-/// may have.
-pub(super) fn of_read(error: ReadError, bound: usize) -> Status {
-    match error {
-        ReadError::TooLarge(bytes) => too_large(bytes - HEADER, bound),
-        ReadError::Broken => Status::new(Code::Cancelled, "the call broke off"),
-        ReadError::Slow => slow(),
-        ReadError::Crowded => crowded(),
-    }
 }
 
 /// A message longer than the method takes.
