@@ -2,7 +2,10 @@
 
 use std::{
     hash::Hash,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -55,18 +58,32 @@ pub struct Batch<Req> {
 /// When a batch's requests had been merged and handed over, if the service
 /// that did so says it. Its clones share the answer.
 #[derive(Clone, Debug, Default)]
-pub struct HandedOver(Arc<OnceLock<Instant>>);
+pub struct HandedOver(Arc<Handed>);
+
+#[derive(Debug, Default)]
+struct Handed {
+    first: OnceLock<Instant>,
+    again: AtomicBool,
+}
 
 impl HandedOver {
     /// It was now, `at`; of several times the first counts.
     pub fn on(&self, at: Instant) {
-        let _ = self.0.set(at);
+        if self.0.first.set(at).is_err() {
+            self.0.again.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it was more than once: then the time to the answer is that of
+    /// several sendings.
+    pub(super) fn again(&self) -> bool {
+        self.0.again.load(Ordering::Relaxed)
     }
 
     /// When it was.
     #[must_use]
     pub fn at(&self) -> Option<Instant> {
-        self.0.get().copied()
+        self.0.first.get().copied()
     }
 }
 

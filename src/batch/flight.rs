@@ -27,7 +27,7 @@ use crate::reply::Reply;
 pub(super) struct Finished {
     pub(super) kind: usize,
     pub(super) entries: u32,
-    /// From sending to the answer; `None` if it failed.
+    /// From sending to the answer; `None` if it failed or was sent again.
     pub(super) rtt: Option<Duration>,
 }
 
@@ -93,8 +93,10 @@ impl<K, P, E: Clone> Flight<K, P, E> {
         let answered = clock();
         let (outcome, late) = match in_time {
             Some(outcome) => {
-                // An error may come at once, and is no measure of the work.
-                report.rtt = outcome.is_ok().then(|| answered - self.sent);
+                // An error may come at once, and is no measure of the work; nor
+                // is what was sent again.
+                let measures = outcome.is_ok() && !self.handed_over.again();
+                report.rtt = measures.then(|| answered - self.sent);
                 drop(report);
                 (outcome.map_err(BatchError::Upstream), None)
             }
@@ -124,7 +126,7 @@ impl<K, P, E: Clone> Flight<K, P, E> {
             // Nobody is left to be told: what counts is that it has ended,
             // and how long that took.
             let _ = answer.await;
-            report.rtt = Some(clock() - self.sent);
+            report.rtt = (!self.handed_over.again()).then(|| clock() - self.sent);
         }
     }
 }

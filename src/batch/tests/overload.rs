@@ -1,6 +1,8 @@
 //! What the layer does when more comes in than the upstream carries: whom it
 //! refuses at the door, who falls out at the sealing, what a late batch keeps.
 
+use tower::Layer;
+
 use super::*;
 
 #[tokio::test(start_paused = true)]
@@ -253,4 +255,26 @@ async fn a_batch_that_is_late_is_told_in_time_and_keeps_its_permit_until_its_rep
         Tally::default(),
         "nobody left, nobody is lost"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_was_sent_again_says_nothing_of_how_long_one_takes() {
+    let upstream = tower::service_fn(|batch: Batch<Ask>| async move {
+        let sendings = 1 + batch.requests[0].number;
+        for _ in 0..sendings {
+            let now = tokio::time::Instant::now().into_std();
+            batch.handed_over.on(now);
+            sleep(Duration::from_millis(10)).await;
+        }
+        Ok::<_, Infallible>(vec![0_u32; batch.requests.len()])
+    });
+    let front = BatchLayer::new(Arc::new(Rules::default())).layer(upstream);
+    let ms = Duration::from_millis(1);
+    for (number, learned) in [(5, Duration::ZERO), (0, ms * 30), (5, ms * 30)] {
+        let answer = front.submit(ask(number)).await;
+        answer.expect("it succeeds");
+        settle().await;
+        // Its mean and four times its distance.
+        assert_eq!(front.queue().answered_in(0, ms), ms + learned);
+    }
 }
