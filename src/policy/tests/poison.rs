@@ -86,8 +86,7 @@ fn what_a_oneof_outside_the_entries_says_to_its_caller_it_says_to_the_upstream()
     let kind = pool.get_message_by_name("store.Sets").expect("it is there");
     let who = |bytes: &[u8]| {
         let message = DynamicMessage::decode(kind.clone(), bytes).expect("it decodes");
-        let set = ["user", "team"].map(|name| message.has_field_by_name(name));
-        set
+        ["user", "team"].map(|name| message.has_field_by_name(name))
     };
     let set = len(1, len(1, "k"));
     let (user, team) = (len(3, "u"), len(2, "t"));
