@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     telemetry::Refusal,
-    transport::{Ahead, Begun, ClientCertificate, Coalesced},
+    transport::{Ahead, ClientCertificate, Coalesced},
 };
 
 /// Receive windows: large enough that a burst of small calls never waits for
@@ -89,7 +89,7 @@ pub(super) async fn serve<IO, F, Fut, B>(
         Ok(Ok(Greeting::Other) | Err(_)) if first.is_empty() => return,
         Ok(Ok(Greeting::Other) | Err(_)) | Err(_) => return present.refuse(Refusal::Handshake),
     }
-    let socket = Begun::new(first.freeze(), socket);
+    let socket = Ahead::begun(first[..].into(), socket);
     let served = serve_http2(socket, certificate, &present, &mut drain, answer).await;
     if let Err(error) = served {
         if is_machines_guard(&error) {
@@ -116,7 +116,7 @@ where
 {
     let streams = Streams::default();
     let watch = Watch::new(present);
-    let socket = Coalesced::new(watch.over(Ahead::new(socket)));
+    let socket = Coalesced::new(watch.over(socket));
     let mut last_word = socket.share();
     let from = Arc::clone(present);
     let service = service_fn(move |request: Request<Incoming>| {

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     telemetry::{Refusal, Refusals},
-    transport::{Begun, BindError, ClientCertificate, Listening, Place, ServerTls, Stream},
+    transport::{Ahead, BindError, ClientCertificate, Listening, Place, ServerTls, Stream},
 };
 
 /// Why a server does not listen.
@@ -233,11 +233,11 @@ async fn secured(
 async fn handshake(
     mut socket: Box<dyn Stream>,
     tls: Arc<ServerConfig>,
-) -> io::Result<Option<TlsStream<Begun<Box<dyn Stream>>>>> {
+) -> io::Result<Option<TlsStream<Ahead<Box<dyn Stream>>>>> {
     let mut hello = BytesMut::with_capacity(HELLO);
     if !matches!(socket.read_buf(&mut hello).await, Ok(1..)) {
         return Ok(None);
     }
-    let socket = Begun::new(hello.freeze(), socket);
+    let socket = Ahead::begun(hello[..].into(), socket);
     TlsAcceptor::from(tls).accept(socket).await.map(Some)
 }

@@ -1,9 +1,11 @@
-//! One read for several frames of a large message.
+//! A socket of which more has been read than was asked for.
 //!
-//! The HTTP/2 machine reads a frame at a time, 16 KiB of a large message. Where
-//! more is there than it asked for, more is read at once and handed to it piece
-//! by piece: a copy costs less than a read. A connection that has nothing large
-//! to say keeps no memory for it.
+//! Whoever looks at its first bytes takes them: not every kind of socket lets
+//! them be seen otherwise, so they are put back in front. And one read is for
+//! several frames of a large message: the HTTP/2 machine asks for a frame at a
+//! time, 16 KiB. Where more is there, more is read at once and handed to it
+//! piece by piece: a copy costs less than a read. A connection that has nothing
+//! large to say keeps no memory for it.
 
 use std::{
     io::{self, IoSlice},
@@ -18,12 +20,13 @@ const AHEAD: usize = 64 << 10;
 /// A read of this size that was filled tells that more is there.
 const LARGE: usize = 4 << 10;
 
-/// A socket that is read ahead where that pays.
+/// A socket that is read ahead where that pays. (`tokio::io::BufReader` keeps its
+/// buffer for as long as the connection lives.)
 #[derive(Debug)]
 pub(crate) struct Ahead<IO> {
     io: IO,
-    /// What was read and not yet handed on lies at `from..to`; empty unless
-    /// the last read was filled.
+    /// What was read and not yet handed on lies at `from..to`; empty where there
+    /// is nothing, and the last read was not filled.
     bytes: Box<[u8]>,
     from: usize,
     to: usize,
@@ -33,11 +36,16 @@ pub(crate) struct Ahead<IO> {
 
 impl<IO> Ahead<IO> {
     pub(crate) fn new(io: IO) -> Self {
+        Self::begun(Box::default(), io)
+    }
+
+    /// Of which `first` has been read.
+    pub(crate) fn begun(first: Box<[u8]>, io: IO) -> Self {
         Self {
             io,
-            bytes: Box::default(),
+            to: first.len(),
+            bytes: first,
             from: 0,
-            to: 0,
             more: false,
         }
     }
@@ -176,6 +184,15 @@ mod tests {
         assert_eq!(read(&mut socket, 16 << 10), bytes);
         // The first is the machine's own, the last finds nothing.
         assert_eq!(socket.io.reads.len(), 2 + 300_000_usize.div_ceil(AHEAD));
+    }
+
+    #[test]
+    fn what_was_looked_at_is_read_first() {
+        let (socket, bytes) = having(5_000);
+        let first = Box::from(*b"first");
+        let mut socket = Ahead::begun(first, socket.io);
+        let all = read(&mut socket, 4_096);
+        assert_eq!(all, [&b"first"[..], &bytes].concat());
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! What lies below HTTP/2: sockets of all kinds, and how bytes get onto them.
 
 mod ahead;
-mod begun;
 mod coalesce;
 mod endpoint;
 mod expiry;
@@ -9,7 +8,6 @@ mod socket;
 mod tls;
 
 pub(crate) use ahead::Ahead;
-pub(crate) use begun::Begun;
 pub(crate) use coalesce::{Coalesced, Driven};
 pub use endpoint::Endpoint;
 pub use socket::{BindError, Listening, Place};
