@@ -5,6 +5,7 @@ mod forms;
 mod hostile;
 mod loads;
 mod poison;
+mod services;
 
 use std::path::Path;
 
