@@ -167,6 +167,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     while let Ok((socket, _)) = listener.accept().await {
+        socket.set_nodelay(true).expect("a TCP socket");
         let (shared, register) = (Arc::clone(&shared), Arc::clone(&shared));
         let connection = tokio::spawn(async move {
             let service = service_fn(move |request| {
